@@ -1,0 +1,172 @@
+"""The fleet's policy: what `orch/config` holds, validated.
+
+In: the parsed document (from YAML or JSON). Out: a deeply frozen `Policy`, or `pydantic.ValidationError`
+whose messages say what is wrong and what would be accepted. Never reads a file or KV itself.
+Times are in seconds unless the name says otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VmPolicy(_Frozen):
+    """One VM of the inventory."""
+
+    address: str
+    roles: tuple[Literal["controller", "worker"], ...] = ()
+
+
+class CheckPolicy(_Frozen):
+    """How the Consul agent on an instance's VM probes it."""
+
+    kind: Literal["http", "tcp"]
+    path: str = "/"
+    port: int | None = Field(default=None, ge=1, le=65535)
+    interval_s: float = Field(default=1.0, ge=1.0, le=300)
+    timeout_s: float = Field(default=0.8, gt=0, le=60)
+    failures_before_critical: int = Field(default=2, ge=1, le=10)
+
+    @model_validator(mode="after")
+    def _timeout_fits_interval(self) -> CheckPolicy:
+        if self.timeout_s > self.interval_s:
+            raise ValueError(
+                f"timeout_s ({self.timeout_s:g}) is longer than interval_s ({self.interval_s:g}): checks would "
+                "overlap; make timeout_s at most interval_s"
+            )
+        return self
+
+
+class FrontDoorPolicy(_Frozen):
+    """How clients find the active instance of a service that faces them."""
+
+    kind: Literal["vip", "dns", "command"]
+    address: str | None = None
+    prefix: int = Field(default=32, ge=8, le=128)
+    interface: str = "eth0"
+    command: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> FrontDoorPolicy:
+        if self.kind == "vip" and not self.address:
+            raise ValueError("a front door of kind vip needs an address")
+        if self.kind == "command" and not self.command:
+            raise ValueError("a front door of kind command needs a command (a list of words)")
+        return self
+
+
+class ServicePolicy(_Frozen):
+    """One service: where it may run and how it is checked, started and stopped."""
+
+    order: tuple[Name, ...] = Field(min_length=1)
+    unit: str = Field(pattern=r"^[A-Za-z0-9:_.@-]+$")
+    port: int = Field(ge=1, le=65535)
+    standby: Literal["cold", "hot"] = "cold"
+    check: CheckPolicy
+    activate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$")
+    deactivate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$")
+    front_door: FrontDoorPolicy | None = None
+
+    @property
+    def home(self) -> str:
+        """The first VM of the order."""
+        return self.order[0]
+
+
+class FailbackPolicy(_Frozen):
+    """When a service returns to its designated VM by itself."""
+
+    automatic: bool = True
+    grace_s: float = Field(default=60.0, ge=0, le=86400)
+
+
+class RotationPolicy(_Frozen):
+    """Round-robin rotation of the designation."""
+
+    enabled: bool = True
+    interval_hours: float = Field(default=24.0, gt=0, le=24 * 365)
+    exclude_services: tuple[Name, ...] = ()
+
+
+class FlappingPolicy(_Frozen):
+    """After `max_failovers` within `window_s`, automatic moves of the service are held for `hold_s`."""
+
+    max_failovers: int = Field(default=3, ge=1, le=100)
+    window_s: float = Field(default=600.0, gt=0)
+    hold_s: float = Field(default=1800.0, gt=0)
+
+
+class LoadPolicy(_Frozen):
+    """Load per core above which a VM is passed over by rotation."""
+
+    warning: float = Field(default=2.0, gt=0)
+
+
+class DispatchPolicy(_Frozen):
+    """How commands reach workers, how long they may take, how many traces are kept."""
+
+    pickup_after_s: float = Field(default=1.0, ge=0, le=60)
+    play_timeout_s: float = Field(default=300.0, gt=0, le=86400)
+    max_attempts: int = Field(default=3, ge=1, le=20)
+    activation_timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    keep_artefacts: int = Field(default=50, ge=1, le=10000)
+    keep_history: int = Field(default=200, ge=1, le=10000)
+
+
+class Policy(_Frozen):
+    """The whole document."""
+
+    version: Literal[1] = 1
+    vms: dict[Name, VmPolicy] = Field(min_length=1)
+    services: dict[Name, ServicePolicy] = Field(min_length=1)
+    failback: FailbackPolicy = FailbackPolicy()
+    rotation: RotationPolicy = RotationPolicy()
+    flapping: FlappingPolicy = FlappingPolicy()
+    load: LoadPolicy = LoadPolicy()
+    dispatch: DispatchPolicy = DispatchPolicy()
+    drain_s: float = Field(default=1.0, ge=0, le=300)
+
+    @model_validator(mode="after")
+    def _names_are_known(self) -> Policy:
+        for name, service in self.services.items():
+            unknown = [vm for vm in service.order if vm not in self.vms]
+            if unknown:
+                raise ValueError(
+                    f"service {name} names {', '.join(unknown)} in its order, but the inventory has only "
+                    f"{', '.join(sorted(self.vms))}"
+                )
+            if len(set(service.order)) != len(service.order):
+                raise ValueError(f"service {name} names a VM twice in its order")
+        strangers = [name for name in self.rotation.exclude_services if name not in self.services]
+        if strangers:
+            raise ValueError(f"rotation.exclude_services names unknown services: {', '.join(strangers)}")
+        return self
+
+    @model_validator(mode="after")
+    def _times_do_not_contradict(self) -> Policy:
+        detect_s = max(s.check.interval_s * s.check.failures_before_critical for s in self.services.values())
+        if self.failback.automatic and self.failback.grace_s < detect_s:
+            raise ValueError(
+                f"failback.grace_s ({self.failback.grace_s:g}) is shorter than the {detect_s:g} s that the slowest "
+                "check needs to notice a failure: a service would come home to an instance that is failing"
+            )
+        if self.rotation.interval_hours * 3600 <= self.failback.grace_s:
+            raise ValueError("rotation.interval_hours is not longer than failback.grace_s: they would fight")
+        if self.dispatch.activation_timeout_s > self.dispatch.play_timeout_s:
+            raise ValueError(
+                "dispatch.activation_timeout_s is longer than dispatch.play_timeout_s: a play would be given up "
+                "before its instance is"
+            )
+        if self.flapping.hold_s < self.flapping.window_s / self.flapping.max_failovers:
+            raise ValueError(
+                "flapping.hold_s is shorter than window_s / max_failovers: the hold would end before it held anything"
+            )
+        return self

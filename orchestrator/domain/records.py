@@ -1,0 +1,282 @@
+"""The records in Consul KV, and the state machines of requests and commands.
+
+In: JSON text from KV. Out: frozen records. A value that cannot be read raises `ValueError`
+(pydantic's `ValidationError` is one); callers at the edge turn that into `Unreadable`, never into "absent".
+All times are wall-clock seconds since the epoch, for people and for comparing with `now`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+R = TypeVar("R", bound="Record")
+
+
+class Record(BaseModel):
+    """Base of what is written to KV. Unknown fields are kept out, not refused: a newer orch may add some."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_json(self) -> str:
+        """Return the text that goes into KV."""
+        return self.model_dump_json(exclude_none=True)
+
+    @classmethod
+    def from_json(cls: type[R], text: str | bytes) -> R:
+        """Read the text from KV; raises ValueError when it is not such a record."""
+        return cls.model_validate_json(text)
+
+    def with_(self: R, **changes: object) -> R:
+        """Return a copy with the named fields changed."""
+        return self.model_copy(update=changes)
+
+
+class MoveKind(str, Enum):
+    """Why a service is moved."""
+
+    INITIAL = "initial"
+    FAILOVER = "failover"
+    FAILBACK = "failback"
+    ROTATION = "rotation"
+    SWITCHOVER = "switchover"
+
+
+class RequestKind(str, Enum):
+    """What an operator or a rule can want."""
+
+    INITIAL = "initial"
+    FAILOVER = "failover"
+    FAILBACK = "failback"
+    ROTATION = "rotation"
+    ACKNOWLEDGE = "acknowledge"
+
+
+class RequestState(str, Enum):
+    """States of a request; see `REQUEST_TRANSITIONS`."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+
+class CommandState(str, Enum):
+    """States of a command; see `COMMAND_TRANSITIONS`."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    CANCELLED = "cancelled"
+
+
+class Play(str, Enum):
+    """Which of a service's two plays a command runs."""
+
+    ACTIVATE = "activate"
+    DEACTIVATE = "deactivate"
+
+
+REQUEST_TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
+    RequestState.PENDING: frozenset(
+        {
+            RequestState.RUNNING,
+            RequestState.SUCCEEDED,
+            RequestState.FAILED,
+            RequestState.REFUSED,
+            RequestState.SUPERSEDED,
+            RequestState.CANCELLED,
+        }
+    ),
+    RequestState.RUNNING: frozenset(
+        {RequestState.SUCCEEDED, RequestState.FAILED, RequestState.SUPERSEDED, RequestState.CANCELLED}
+    ),
+    RequestState.SUCCEEDED: frozenset(),
+    RequestState.FAILED: frozenset(),
+    RequestState.REFUSED: frozenset(),
+    RequestState.SUPERSEDED: frozenset(),
+    RequestState.CANCELLED: frozenset(),
+}
+
+# RUNNING to RUNNING: another worker takes over the command of a worker that died.
+COMMAND_TRANSITIONS: dict[CommandState, frozenset[CommandState]] = {
+    CommandState.PENDING: frozenset(
+        {CommandState.RUNNING, CommandState.FAILED, CommandState.SUPERSEDED, CommandState.CANCELLED}
+    ),
+    CommandState.RUNNING: frozenset(
+        {
+            CommandState.RUNNING,
+            CommandState.SUCCEEDED,
+            CommandState.FAILED,
+            CommandState.SUPERSEDED,
+            CommandState.CANCELLED,
+        }
+    ),
+    CommandState.SUCCEEDED: frozenset(),
+    CommandState.FAILED: frozenset(),
+    CommandState.SUPERSEDED: frozenset(),
+    CommandState.CANCELLED: frozenset(),
+}
+
+
+class Assignment(Record):
+    """Where a service is and should be. Every change of `active` raises `epoch` by one."""
+
+    service: str
+    active: str
+    designated: str
+    standbys: tuple[str, ...] = ()
+    """VMs on which the unit may run without traffic: hot standbys, a target that is being prepared, and the
+    previous active until the endpoints have moved. On any other VM the guard stops it. The active and the
+    designated VM need not be named here: they may always run it."""
+    epoch: int = Field(ge=1)
+    since: float
+    kind: MoveKind
+    reason: str
+    previous: str | None = None
+    request_id: str | None = None
+    failovers: tuple[float, ...] = ()
+    """Times of the automatic failovers within the flapping window."""
+    hold_until: float | None = None
+    """No automatic move of this service before this time (or an acknowledgement)."""
+
+    def may_run_on(self, vm: str) -> bool:
+        """Say whether the unit may run on the VM, with or without traffic."""
+        return vm in (self.active, self.designated) or vm in self.standbys
+
+
+class LockValue(Record):
+    """Value of a role lock or of the leader lock."""
+
+    vm: str
+    epoch: int = 0
+
+
+class Endpoint(Record):
+    """One address that traffic is pointed at; `backup` is used when the others do not answer."""
+
+    vm: str
+    address: str
+    port: int
+    backup: bool = False
+
+
+class Endpoints(Record):
+    """What consul-template renders. Never empty."""
+
+    service: str
+    epoch: int
+    endpoints: tuple[Endpoint, ...] = Field(min_length=1)
+
+
+class Rotation(Record):
+    """Round-robin state of one service."""
+
+    service: str
+    order: tuple[str, ...]
+    index: int = 0
+    last: float | None = None
+    next_due: float | None = None
+
+
+class Request(Record):
+    """What an operator or a rule wants, until it has a final state with a reason."""
+
+    id: str
+    kind: RequestKind
+    service: str
+    target: str | None = None
+    failed_instance: str | None = None
+    redesignate: bool = False
+    """The target becomes the designated VM too (an operator's move); else automatic failback undoes it."""
+    reason: str = ""
+    origin: str = "rule"
+    """`rule`, `message`, `key`, or `cli:<user>@<host>`."""
+    state: RequestState = RequestState.PENDING
+    outcome: str = ""
+    created: float
+    updated: float
+    epoch: int | None = None
+    """Epoch of the assignment that this request wrote; absent while the target is being prepared."""
+    previous: str | None = None
+    times: dict[str, float] = Field(default_factory=dict)
+    """Wall-clock time of each step: detected, decided, assigned, locked, endpoints, finished."""
+
+    @property
+    def is_final(self) -> bool:
+        """Say whether nothing more will happen to it."""
+        return not REQUEST_TRANSITIONS[self.state]
+
+
+class Command(Record):
+    """One playbook run on behalf of a request."""
+
+    id: str
+    request_id: str
+    service: str
+    kind: MoveKind
+    play: Play
+    playbook: str
+    target: str
+    failed_instance: str | None = None
+    recovered_instance: str | None = None
+    enable_at_boot: bool = False
+    unit: str = ""
+    epoch: int
+    """Runs only while the service's assignment has exactly this epoch."""
+    state: CommandState = CommandState.PENDING
+    reason: str = ""
+    created: float
+    worker: str | None = None
+    attempt: int = 0
+    claimed: float | None = None
+    first_task: float | None = None
+    finished: float | None = None
+    cancel_requested: bool = False
+    task: str = ""
+    """The task that is running now, for progress."""
+    tail: tuple[str, ...] = ()
+    """The last lines of the play's output."""
+    rc: int | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Say whether nothing more will happen to it."""
+        return not COMMAND_TRANSITIONS[self.state]
+
+
+class HistoryEntry(Record):
+    """One line of the journal that an operator reads."""
+
+    id: str
+    at: float
+    service: str | None = None
+    kind: str
+    reason: str
+    epoch: int | None = None
+    request_id: str | None = None
+    command_id: str | None = None
+    vm: str | None = None
+
+
+class Paused(Record):
+    """Automation is off."""
+
+    by: str
+    at: float
+    reason: str = ""
+
+
+class Maintenance(Record):
+    """The VM is no target for anything."""
+
+    by: str
+    at: float
+    reason: str = ""

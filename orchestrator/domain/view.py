@@ -1,0 +1,141 @@
+"""The view: everything that one decision may look at, frozen deep.
+
+Built by `observe` from Consul's answers, by tests from scenario files and by the simulation; read by `decide`.
+"Not heard yet", "absent", "unreadable" and "down" are four different values and stay so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from orchestrator.domain.records import (
+    Assignment,
+    Command,
+    Endpoints,
+    LockValue,
+    Maintenance,
+    Paused,
+    Request,
+    Rotation,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """A record as read from KV. `index` is its ModifyIndex, to be given back in a compare-and-set."""
+
+    value: T
+    index: int
+    session: str | None = None
+    """The session that holds the key as a lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The key exists and what it holds is not such a record. Never treated as absent."""
+
+    key: str
+    index: int
+    problem: str
+    session: str | None = None
+
+
+class Reach(str, Enum):
+    """What gossip says of a VM."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class InstanceState(str, Enum):
+    """What the checks of one instance say together."""
+
+    HEALTHY = "healthy"
+    FAILED = "failed"
+    ABSENT = "absent"
+    """Not registered: a cold standby, or stopped. Not a failure by itself."""
+
+
+class Load(str, Enum):
+    """What the load check of a VM says."""
+
+    NORMAL = "normal"
+    HIGH = "high"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class VmView:
+    """One VM of the policy."""
+
+    name: str
+    reach: Reach
+    load: Load = Load.UNKNOWN
+    guard_alive: bool = True
+    maintenance: Maintenance | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstanceView:
+    """One service on one VM."""
+
+    vm: str
+    state: InstanceState
+    output: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LockView:
+    """A role lock: `value` says who took it and at which epoch; it counts only while `session` holds it."""
+
+    value: LockValue | None
+    session: str | None
+    index: int
+
+    @property
+    def holder(self) -> str | None:
+        """The VM that holds the lock now."""
+        return self.value.vm if self.session and self.value else None
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceView:
+    """One service of the policy. A field is None where its key is absent."""
+
+    name: str
+    assignment: Kept[Assignment] | Unreadable | None = None
+    lock: LockView | None = None
+    endpoints: Kept[Endpoints] | Unreadable | None = None
+    rotation: Kept[Rotation] | Unreadable | None = None
+    trigger_index: int | None = None
+    """ModifyIndex of `orch/rotate/<service>` where it exists."""
+    trigger_value: str = ""
+    instances: Mapping[str, InstanceView] = field(default_factory=lambda: MappingProxyType({}))
+
+    def state_on(self, vm: str) -> InstanceState:
+        """State of the instance on the VM; ABSENT where none is registered."""
+        instance = self.instances.get(vm)
+        return instance.state if instance else InstanceState.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The fleet as the leader sees it at one moment."""
+
+    vms: Mapping[str, VmView]
+    services: Mapping[str, ServiceView]
+    requests: tuple[Kept[Request], ...] = ()
+    """Open requests, oldest first."""
+    commands: tuple[Kept[Command], ...] = ()
+    """Open commands and those of open requests, oldest first."""
+    paused: Paused | None = None
+    unreadable: tuple[Unreadable, ...] = ()
+    """Requests, commands, maintenance and rotate keys that could not be read."""
+    strange_triggers: tuple[tuple[str, int], ...] = ()
+    """(name, ModifyIndex) of keys under `orch/rotate/` that name no service."""

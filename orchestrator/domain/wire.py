@@ -1,0 +1,96 @@
+"""The messages on the queue `failover_commands`.
+
+They keep the fields of the system that orch replaces (`command_type`, `instance_type`, `failed_instance` or
+`recovered_instance`, `timestamp`), so that a message published by hand still works. A message with an `id` is
+only transport for the command record of that id in KV; one without becomes a request.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from orchestrator.domain.records import Command, Request, RequestKind
+
+QUEUE = "failover_commands"
+DEAD_LETTER_QUEUE = "failover_commands.dead"
+MAX_BYTES = 64 * 1024
+
+# The old system named some services by their software.
+OLD_SERVICE_NAMES = {"mysql": "database", "rabbitmq": "messaging"}
+
+
+class Message(BaseModel):
+    """One message, checked."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    command_type: str = Field(pattern=r"^(initial|failover|failback|rotation|switchover)$")
+    instance_type: str = Field(min_length=1, max_length=63)
+    failed_instance: str | None = Field(default=None, max_length=63)
+    recovered_instance: str | None = Field(default=None, max_length=63)
+    timestamp: float = 0.0
+    id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$")
+    target: str | None = Field(default=None, max_length=63)
+    epoch: int | None = None
+
+    @model_validator(mode="after")
+    def _says_which_instance(self) -> Message:
+        if self.id is None and self.command_type == "failback" and not self.recovered_instance:
+            raise ValueError("a failback message needs recovered_instance")
+        return self
+
+
+def message_of(command: Command, now: float) -> bytes:
+    """Return the body that announces the command."""
+    fields: dict[str, Any] = {
+        "command_type": command.kind.value,
+        "instance_type": command.service,
+        "timestamp": now,
+        "id": command.id,
+        "target": command.target,
+        "epoch": command.epoch,
+    }
+    if command.failed_instance:
+        fields["failed_instance"] = command.failed_instance
+    if command.recovered_instance:
+        fields["recovered_instance"] = command.recovered_instance
+    return json.dumps(fields).encode()
+
+
+def parse_message(body: bytes) -> Message:
+    """Read a message body; raises ValueError with one sentence when it is none."""
+    if len(body) > MAX_BYTES:
+        raise ValueError(f"the message is {len(body)} bytes long; at most {MAX_BYTES} are accepted")
+    try:
+        return Message.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "message"
+        raise ValueError(f"not a command message: {where}: {first['msg']}") from None
+
+
+def request_of(message: Message, request_id: str, now: float) -> Request:
+    """Return the request that a hand-published message (one without an id) stands for.
+
+    A failover names the instance that failed; a failback names the one that recovered, which is where the
+    service goes. Neither changes the designation, as in the old system.
+    """
+    service = OLD_SERVICE_NAMES.get(message.instance_type, message.instance_type)
+    kind = {"failback": RequestKind.FAILBACK, "rotation": RequestKind.ROTATION}.get(
+        message.command_type, RequestKind.FAILOVER
+    )
+    target = message.recovered_instance if kind is RequestKind.FAILBACK else message.target
+    return Request(
+        id=request_id,
+        kind=kind,
+        service=service,
+        target=target,
+        failed_instance=message.failed_instance,
+        reason="published by hand on the queue",
+        origin="message",
+        created=now,
+        updated=now,
+    )
