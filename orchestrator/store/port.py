@@ -202,9 +202,7 @@ class Port(Protocol):
     def session_destroy(self, session_id: str) -> None:
         """End the session and free its locks; no error when it is gone already."""
 
-    def session_list(
-        self, node: str, *, index: int = 0, wait_s: float = 0.0
-    ) -> tuple[int, tuple[Session, ...]]:
+    def session_list(self, node: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Session, ...]]:
         """Read the sessions of the node."""
 
     def lock_acquire(self, key: str, value: bytes, session_id: str) -> bool:

@@ -1,0 +1,129 @@
+"""May this request be carried out now? Asked by the CLI before it writes and by the leader before it acts.
+
+In: the request, the view, the policy, the time. Out: one plain sentence that says why not and what would be
+possible, or None. Pure. An operator's explicit request is admitted while automation is paused, while the service
+is held by anti-flapping and where it is excluded from rotation: these bind only what orch does by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from orchestrator.decide.candidates import candidates_for, next_in_rotation, obstacle_on, obstacle_to_rotation, why_none
+from orchestrator.decide.case import Case
+from orchestrator.domain.decision import Memory
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import Request, RequestKind, RequestState
+from orchestrator.domain.view import InstanceState, Unreadable, View
+
+
+def refusal_of(request: Request, view: View, policy: Policy, now: float) -> str | None:
+    """Say in one sentence why the request cannot be carried out now, or return None when it can.
+
+    The request itself may or may not be in the view already; another running move of its service refuses it.
+    """
+    name = request.service
+    if name not in policy.services:
+        return f"{name} is not a service of this fleet; its services are {', '.join(policy.services)}."
+    if request.kind is RequestKind.INITIAL:
+        return None
+    seen = view.services.get(name)
+    kept = seen.assignment if seen else None
+    if isinstance(kept, Unreadable):
+        return f"the assignment of {name} in KV cannot be read ({kept.problem}); put that right first."
+    if seen is None or kept is None:
+        return f"{name} has no assignment yet; the leading controller makes the first one."
+    case = Case(name, view, seen, policy, policy.services[name], kept, Memory(), now)
+    return _acknowledge_refusal(case) if request.kind is RequestKind.ACKNOWLEDGE else _move_refusal(request, case)
+
+
+def running_move(service: str, view: View, *, other_than: str = "") -> Request | None:
+    """Return the running request that moves the service, if there is one besides `other_than`."""
+    for kept in view.requests:
+        request = kept.value
+        if request.service == service and request.state is RequestState.RUNNING and request.id != other_than:
+            return request
+    return None
+
+
+def _acknowledge_refusal(case: Case) -> str | None:
+    return None if case.hold_is_in_force else f"{case.name} is not held, so there is nothing to acknowledge."
+
+
+def _move_refusal(request: Request, case: Case) -> str | None:
+    busy = running_move(case.name, case.view, other_than=request.id)
+    if busy is not None:
+        return (
+            f"{case.name} is being moved already ({busy.kind.value}, request {busy.id}); "
+            "it can be moved again when that one has ended."
+        )
+    why = _REFUSAL_BY_KIND[request.kind](request, case)
+    if why is None and not case.is_down and not case.has_guard(case.active):
+        why = f"the guard on {case.active} does not run, so {case.active} could not hand {case.name} over."
+    return why
+
+
+def _failover_refusal(request: Request, case: Case) -> str | None:
+    if request.failed_instance and request.failed_instance != case.active:
+        return (
+            f"{case.name} is not active on {request.failed_instance} (it is on {case.active}), "
+            "so there is nothing to move."
+        )
+    if request.target is not None:
+        return _target_refusal(request.target, case)
+    if not candidates_for(case):
+        return f"{case.name} has no VM to go to: {why_none(case)}."
+    return None
+
+
+def _failback_refusal(request: Request, case: Case) -> str | None:
+    home = case.service.home
+    target = request.target or home
+    if target != case.active or target != home:
+        return _target_refusal(target, case)
+    if case.now_assigned.designated == home:
+        return f"{case.name} is at home already: active and designated on {home}."
+    return None
+
+
+def _rotation_refusal(request: Request, case: Case) -> str | None:
+    if next_in_rotation(case) is not None:
+        return None
+    return f"{case.name} cannot be rotated away from {case.active}: {why_none(case, obstacle_to_rotation)}."
+
+
+_REFUSAL_BY_KIND: dict[RequestKind, Callable[[Request, Case], str | None]] = {
+    RequestKind.FAILOVER: _failover_refusal,
+    RequestKind.FAILBACK: _failback_refusal,
+    RequestKind.ROTATION: _rotation_refusal,
+}
+
+
+def _target_refusal(target: str, case: Case) -> str | None:
+    if target not in case.policy.vms:
+        return f"{target} is not a VM of this fleet; {_possible(case)}."
+    if target not in case.service.order:
+        order = ", ".join(case.service.order)
+        return f"{case.name} may not run on {target}, its order is {order}; {_possible(case)}."
+    if target == case.active:
+        return f"{case.name} is already active on {target}; {_possible(case)}."
+    obstacle = obstacle_on(case, target)
+    if obstacle is not None:
+        return f"{obstacle}{_output_of_check(target, case)}, so {case.name} cannot go there; {_possible(case)}."
+    return None
+
+
+def _possible(case: Case) -> str:
+    """What would be possible instead, as the second half of a refusal."""
+    able = candidates_for(case)
+    if able:
+        return f"it can go from {case.active} to {' or '.join(able)}"
+    return f"it can go nowhere from {case.active}: {why_none(case)}"
+
+
+def _output_of_check(vm: str, case: Case) -> str:
+    """The failing check's own words in one line, so that the reader need not look them up."""
+    instance = case.seen.instances.get(vm)
+    if instance is None or instance.state is not InstanceState.FAILED or not instance.output.strip():
+        return ""
+    return f" ({' '.join(instance.output.split())[:200]})"

@@ -1,0 +1,147 @@
+"""The case: one service in one cycle, with the questions that every rule asks about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from orchestrator.domain.decision import Memory
+from orchestrator.domain.policy import Policy, ServicePolicy
+from orchestrator.domain.records import Assignment, Command, Play, Request, RequestState
+from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
+
+T = TypeVar("T")
+
+
+def readable(kept: Kept[T] | Unreadable | None) -> Kept[T] | None:
+    """Return the record where it can be read; None where it is absent or unreadable."""
+    return kept if isinstance(kept, Kept) else None
+
+
+def index_of(kept: Kept[T] | Unreadable | None) -> int:
+    """Return the index for a compare-and-set on the key: 0 where it does not exist."""
+    return kept.index if kept is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One service whose assignment can be read."""
+
+    name: str
+    view: View
+    seen: ServiceView
+    policy: Policy
+    service: ServicePolicy
+    assignment: Kept[Assignment]
+    memory: Memory
+    now: float
+
+    @property
+    def now_assigned(self) -> Assignment:
+        """The assignment's record."""
+        return self.assignment.value
+
+    @property
+    def active(self) -> str:
+        """The VM that the assignment names active."""
+        return self.assignment.value.active
+
+    @property
+    def designated(self) -> str:
+        """The designated VM; home where the designation names a VM that left the order."""
+        named = self.assignment.value.designated
+        return named if named in self.service.order else self.service.home
+
+    def is_up(self, vm: str) -> bool:
+        """Say whether gossip reaches the VM. A VM that the policy does not know is not up."""
+        seen = self.view.vms.get(vm)
+        return seen is not None and seen.reach is Reach.UP
+
+    def is_healthy_on(self, vm: str) -> bool:
+        """Say whether the instance on the VM is registered, passing and reachable."""
+        return self.is_up(vm) and self.seen.state_on(vm) is InstanceState.HEALTHY
+
+    def is_failed_on(self, vm: str) -> bool:
+        """Say whether the instance on the VM is registered and failing."""
+        return self.seen.state_on(vm) is InstanceState.FAILED
+
+    def in_maintenance(self, vm: str) -> bool:
+        """Say whether an operator took the VM out."""
+        seen = self.view.vms.get(vm)
+        return seen is not None and seen.maintenance is not None
+
+    def has_guard(self, vm: str) -> bool:
+        """Say whether the VM's guard is alive: without it nobody there can take or hand over the role lock."""
+        seen = self.view.vms.get(vm)
+        return seen is not None and seen.guard_alive
+
+    def is_overloaded(self, vm: str) -> bool:
+        """Say whether the VM's load check is above its threshold. Unknown load is no reason to pass it over."""
+        seen = self.view.vms.get(vm)
+        return seen is not None and seen.load is Load.HIGH
+
+    @property
+    def lock_is_current(self) -> bool:
+        """Say whether the active VM holds the role lock at the assignment's epoch."""
+        lock = self.seen.lock
+        return (
+            lock is not None
+            and lock.value is not None
+            and lock.holder == self.active
+            and lock.value.epoch == self.now_assigned.epoch
+        )
+
+    @property
+    def is_serving(self) -> bool:
+        """Say whether the active instance is healthy and holds the lock: traffic may be pointed at it."""
+        return self.lock_is_current and self.is_healthy_on(self.active)
+
+    @property
+    def is_down(self) -> bool:
+        """Say whether the active instance is known not to serve. Healthy without the lock yet is not down."""
+        if not self.is_up(self.active) or self.is_failed_on(self.active):
+            return True
+        return self.seen.state_on(self.active) is InstanceState.ABSENT and not self.lock_is_current
+
+    @property
+    def is_hot(self) -> bool:
+        """Say whether standbys of this service run all the time."""
+        return self.service.standby == "hot"
+
+    @property
+    def move(self) -> Kept[Request] | None:
+        """The running request of this service (the oldest, should there be two)."""
+        for request in self.view.requests:
+            if request.value.service == self.name and request.value.state is RequestState.RUNNING:
+                return request
+        return None
+
+    @property
+    def commands(self) -> tuple[Kept[Command], ...]:
+        """The commands of this service that the view holds."""
+        return tuple(command for command in self.view.commands if command.value.service == self.name)
+
+    def command_of(self, request: Request, play: Play) -> Command | None:
+        """Return the newest command of the request that runs the play."""
+        found = [c.value for c in self.commands if c.value.request_id == request.id and c.value.play is play]
+        return found[-1] if found else None
+
+    def open_commands_of(self, request: Request) -> tuple[Command, ...]:
+        """Return the commands of the request that are not final yet."""
+        return tuple(c.value for c in self.commands if c.value.request_id == request.id and not c.value.is_final)
+
+    def healthy_since(self, vm: str) -> float | None:
+        """Since when the instance has been seen healthy without a break, or None."""
+        return self.memory.healthy_since.get((self.name, vm)) if self.is_healthy_on(vm) else None
+
+    @property
+    def hold_is_in_force(self) -> bool:
+        """Say whether flapping holds automatic moves of this service."""
+        until = self.now_assigned.hold_until
+        return until is not None and self.now < until
+
+    def standbys_wanted(self, active: str, designated: str) -> tuple[str, ...]:
+        """VMs beside these two on which the unit may run in the steady state."""
+        if not self.is_hot:
+            return ()
+        return tuple(vm for vm in self.service.order if vm not in (active, designated))

@@ -1,0 +1,408 @@
+"""Moves: how one starts and how it goes on, step by step, each derived from what is seen.
+
+docs/architecture.md, "How a move goes", has the steps. A move is a request in state running; its `epoch` is absent
+while the target of a planned move is being prepared, and is the assignment's epoch from then on.
+"""
+
+from __future__ import annotations
+
+from orchestrator.decide.case import Case
+from orchestrator.decide.endpoints import endpoints_are_current, put_endpoints
+from orchestrator.decide.writing import (
+    create,
+    finished,
+    new_command,
+    of_case,
+    put_assignment,
+    put_request,
+    stamp,
+)
+from orchestrator.domain import keys
+from orchestrator.domain.decision import Decision, Delete, Diagnosis, Put
+from orchestrator.domain.records import (
+    Command,
+    CommandState,
+    MoveKind,
+    Play,
+    Request,
+    RequestKind,
+    RequestState,
+)
+from orchestrator.domain.view import Kept
+
+KIND_OF_REQUEST = {
+    RequestKind.INITIAL: MoveKind.INITIAL,
+    RequestKind.FAILOVER: MoveKind.SWITCHOVER,
+    RequestKind.FAILBACK: MoveKind.FAILBACK,
+    RequestKind.ROTATION: MoveKind.ROTATION,
+}
+
+
+def rule_request(case: Case, kind: RequestKind, target: str, reason: str, redesignate: bool = False) -> Request:
+    """Return the request that a rule of the controller makes for itself."""
+    return Request(
+        id=f"{stamp(case.now)}-{case.name}-{kind.value}",
+        kind=kind,
+        service=case.name,
+        target=target,
+        reason=reason,
+        redesignate=redesignate,
+        state=RequestState.RUNNING,
+        created=case.now,
+        updated=case.now,
+        times={"decided": case.now},
+    )
+
+
+def _put_started(kept: Kept[Request] | None, request: Request) -> Put:
+    return Put(keys.request(request.id), request, kept.index if kept else 0)
+
+
+def start(
+    case: Case, request: Request, target: str, reason: str, *extra: Put | Delete, kept: Kept[Request] | None = None
+) -> Decision:
+    """Return the first step of a move: at once where the active is down or the target runs, else prepare it.
+
+    `kept` is the pending request of an operator, or None when the rule's request is new. `extra` are writes that
+    belong to the same transaction (a consumed trigger, the rotation's state).
+    """
+    running = request.with_(
+        state=RequestState.RUNNING,
+        target=target,
+        previous=case.active,
+        updated=case.now,
+        times={**request.times, "decided": case.now},
+    )
+    if case.is_down or case.is_healthy_on(target):
+        return _assign(case, kept, running, reason, *extra)
+    return _prepare(case, kept, running, reason, *extra)
+
+
+def _designated_after(case: Case, request: Request, target: str) -> str:
+    return target if request.redesignate else case.designated
+
+
+def kind_of(case: Case, request: Request) -> MoveKind:
+    """Return what this move is: any move away from an active that is down is a failover."""
+    if case.is_down and request.kind is not RequestKind.INITIAL:
+        return MoveKind.FAILOVER
+    return KIND_OF_REQUEST[request.kind]
+
+
+def _prepare(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Put | Delete) -> Decision:
+    target = str(request.target)
+    standbys = tuple(dict.fromkeys((*case.now_assigned.standbys, target)))
+    redesignated = case.now_assigned.with_(designated=_designated_after(case, request, target))
+    command = new_command(case, request, Play.ACTIVATE, target, redesignated, kind_of(case, request))
+    return of_case(
+        case,
+        f"{kind_of(case, request).value}_prepare",
+        f"Preparing {case.name} on {target} before it takes over from {case.active}: {reason}.",
+        put_assignment(case, standbys=standbys),
+        _put_started(kept, request),
+        create(command),
+        *extra,
+        request=request,
+        vm=target,
+    )
+
+
+def _recent_failovers(case: Case) -> tuple[float, ...]:
+    window_s = case.policy.flapping.window_s
+    return tuple(t for t in case.now_assigned.failovers if case.now - t < window_s)
+
+
+def _assign(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Put | Delete) -> Decision:
+    target = str(request.target)
+    kind = kind_of(case, request)
+    designated = _designated_after(case, request, target)
+    wanted = case.standbys_wanted(target, designated)
+    drains = () if case.is_down or case.active == target else (case.active,)
+    failovers = _recent_failovers(case)
+    assignment = case.now_assigned.with_(
+        active=target,
+        designated=designated,
+        standbys=tuple(dict.fromkeys((*wanted, *drains))),
+        epoch=case.now_assigned.epoch + 1,
+        since=case.now,
+        kind=kind,
+        reason=reason,
+        previous=case.active,
+        request_id=request.id,
+        failovers=(*failovers, case.now) if kind is MoveKind.FAILOVER else failovers,
+        hold_until=case.now_assigned.hold_until if case.hold_is_in_force else None,
+    )
+    moved = request.with_(epoch=assignment.epoch, times={**request.times, "assigned": case.now})
+    changes: list[Put | Delete] = [
+        Put(keys.assignment(case.name), assignment, case.assignment.index),
+        _put_started(kept, moved),
+    ]
+    if not case.is_healthy_on(target) and case.command_of(request, Play.ACTIVATE) is None:
+        changes.append(create(new_command(case, moved, Play.ACTIVATE, target, assignment, kind)))
+    return of_case(
+        case,
+        kind.value,
+        f"Moving {case.name} from {case.active} to {target} (epoch {assignment.epoch}): {reason}.",
+        *changes,
+        *extra,
+        request=moved,
+        vm=target,
+    )
+
+
+def progress(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosis, float | None]:
+    """Return the next step of the running move (None: wait), what the matter is, and when to look again."""
+    request = kept.value
+    epoch = case.now_assigned.epoch
+    if request.epoch is not None and request.epoch != epoch:
+        ended = of_case(
+            case,
+            "superseded",
+            f"The {request.kind.value} of {case.name} to {request.target} was overtaken by epoch {epoch}.",
+            finished(case, kept, RequestState.SUPERSEDED, f"overtaken by epoch {epoch}"),
+            request=request,
+        )
+        return ended, _moving(case, request, "superseded"), None
+    if request.epoch is None:
+        return _progress_preparing(case, kept)
+    if not case.is_serving:
+        return _progress_taking_over(case, kept)
+    return _progress_settling(case, kept)
+
+
+def _moving(case: Case, request: Request, action: str | None, waits: str | None = None) -> Diagnosis:
+    sentence = f"{case.name} is moving to {request.target} ({request.kind.value})"
+    return Diagnosis("moving", case.name, f"{sentence}: {waits}." if waits else f"{sentence}.", action, waits)
+
+
+def _fail(case: Case, kept: Kept[Request], why: str, state: RequestState = RequestState.FAILED) -> Decision:
+    request = kept.value
+    stays = f"; it stays on {case.active}" if request.epoch is None else ""
+    return of_case(
+        case,
+        state.value,
+        f"The {request.kind.value} of {case.name} to {request.target} ended: {why}{stays}.",
+        finished(case, kept, state, f"{why}{stays}"),
+        request=request,
+        vm=request.target,
+    )
+
+
+def _end_of(command: Command) -> RequestState:
+    return RequestState.CANCELLED if command.state is CommandState.CANCELLED else RequestState.FAILED
+
+
+def _play_trouble(case: Case, kept: Kept[Request], command: Command | None) -> Decision | None:
+    """Return the request's end where its activate play ended badly."""
+    if command is None or not command.is_final or command.state is CommandState.SUCCEEDED:
+        return None
+    why = command.reason or "it said nothing"
+    return _fail(case, kept, f"the play {command.playbook} {command.state.value}: {why}", _end_of(command))
+
+
+def _unclaimed_until(case: Case, command: Command) -> float:
+    """Until when a worker must have taken the command."""
+    return command.created + case.policy.dispatch.activation_timeout_s
+
+
+def _healthy_until(case: Case, request: Request, command: Command | None) -> float:
+    """Until when the target must be healthy with the lock."""
+    began = (command.finished if command else None) or request.times.get("assigned", request.updated)
+    return began + case.policy.dispatch.activation_timeout_s
+
+
+def _waiting_for_play(
+    case: Case, kept: Kept[Request], command: Command
+) -> tuple[Decision | None, Diagnosis, float | None]:
+    if command.state is CommandState.PENDING:
+        until = _unclaimed_until(case, command)
+        if case.now >= until:
+            why = f"no worker took its command within {case.policy.dispatch.activation_timeout_s:g} s"
+            return _fail(case, kept, why), _moving(case, kept.value, "failed"), None
+        return None, _moving(case, kept.value, None, f"waiting for a worker to take {command.id}"), until
+    task = f", now at: {command.task}" if command.task else ""
+    return None, _moving(case, kept.value, None, f"{command.worker} runs {command.playbook}{task}"), None
+
+
+def _progress_preparing(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosis, float | None]:
+    request, target = kept.value, str(kept.value.target)
+    command = case.command_of(request, Play.ACTIVATE)
+    if case.is_down:
+        why = f"{case.active} failed while {target} was being prepared"
+        return _fail(case, kept, why, RequestState.SUPERSEDED), _moving(case, request, "superseded"), None
+    if not case.is_up(target) or case.in_maintenance(target):
+        why = f"{target} {'went into maintenance' if case.is_up(target) else 'went down'} while it was being prepared"
+        return _fail(case, kept, why), _moving(case, request, "failed"), None
+    trouble = _play_trouble(case, kept, command)
+    if trouble is not None:
+        return trouble, _moving(case, request, trouble.code), None
+    if command is not None and not command.is_final:
+        return _waiting_for_play(case, kept, command)
+    if case.is_healthy_on(target):
+        moved = _assign(case, kept, request, case_reason(request))
+        return moved, _moving(case, request, moved.code), None
+    until = _healthy_until(case, request, command)
+    if case.now >= until:
+        why = f"{target} was started but did not become healthy"
+        return _fail(case, kept, why), _moving(case, request, "failed"), None
+    return None, _moving(case, request, None, f"waiting for {target} to become healthy"), until
+
+
+def case_reason(request: Request) -> str:
+    """Return why the request was made, for sentences."""
+    return request.reason or f"asked for by {request.origin}"
+
+
+def _progress_taking_over(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosis, float | None]:
+    request, target = kept.value, case.active
+    command = case.command_of(request, Play.ACTIVATE)
+    if not case.is_up(target):
+        return _fail(case, kept, f"{target} went down too"), _moving(case, request, "failed"), None
+    trouble = _play_trouble(case, kept, command)
+    if trouble is not None and not case.is_healthy_on(target):
+        return trouble, _moving(case, request, trouble.code), None
+    if command is not None and not command.is_final:
+        return _waiting_for_play(case, kept, command)
+    if case.is_failed_on(target):
+        why = f"{case.name} is failing its check on {target}"
+        return _fail(case, kept, why), _moving(case, request, "failed"), None
+    until = _healthy_until(case, request, command)
+    if case.now >= until:
+        why = f"{target} did not become healthy and take the role lock"
+        return _fail(case, kept, why), _moving(case, request, "failed"), None
+    return None, _moving(case, request, None, f"waiting for {target} to take the role lock"), until
+
+
+def _progress_settling(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosis, float | None]:
+    """The target serves: point the traffic at it, let the previous active drain, stop it, be done."""
+    request = kept.value
+    if not endpoints_are_current(case):
+        return _point_traffic(case, kept), _moving(case, request, "endpoints"), None
+    broke = _break(case, kept)
+    if isinstance(broke, float):
+        return None, _moving(case, request, None, f"{request.previous} is draining"), broke
+    if broke is not None:
+        return broke, _moving(case, request, "break"), None
+    waiting = case.open_commands_of(request)
+    if waiting:
+        return (
+            _waiting_for_play(case, kept, waiting[0])
+            if _is_stuck(case, waiting[0])
+            else (
+                None,
+                _moving(case, request, None, f"{waiting[0].playbook} is {waiting[0].state.value}"),
+                _unclaimed_until(case, waiting[0]),
+            )
+        )
+    return _succeed(case, kept), _moving(case, request, "succeeded"), None
+
+
+def _is_stuck(case: Case, command: Command) -> bool:
+    return command.state is CommandState.PENDING and case.now >= _unclaimed_until(case, command)
+
+
+def _point_traffic(case: Case, kept: Kept[Request]) -> Decision:
+    request = kept.value
+    times = {"locked": case.now, **request.times, "endpoints": case.now}
+    changes: list[Put | Delete] = [
+        put_endpoints(case),
+        put_request(kept, times=times, updated=case.now),
+    ]
+    if case.command_of(request, Play.ACTIVATE) is None:
+        kind = case.now_assigned.kind
+        changes.append(create(new_command(case, request, Play.ACTIVATE, case.active, case.now_assigned, kind)))
+    return of_case(
+        case,
+        "endpoints",
+        f"{case.active} holds the role lock of {case.name} at epoch {case.now_assigned.epoch}: "
+        "traffic is pointed at it.",
+        *changes,
+        request=request,
+        vm=case.active,
+    )
+
+
+def _break(case: Case, kept: Kept[Request]) -> Decision | float | None:
+    """Return the decision that stops the previous active, or when its drain ends, or None when nothing is left."""
+    request, previous = kept.value, kept.value.previous
+    if previous is None or previous == case.active:
+        return None
+    wanted = case.standbys_wanted(case.active, case.designated)
+    is_welcome = previous in wanted or previous == case.designated
+    already = case.command_of(request, Play.DEACTIVATE) is not None
+    if already or (is_welcome and case.now_assigned.standbys == wanted):
+        return None
+    if previous not in case.now_assigned.standbys and not case.is_up(previous):
+        return None
+    drained_at = request.times.get("endpoints", request.updated) + case.policy.drain_s
+    if previous in case.now_assigned.standbys and case.now < drained_at:
+        return drained_at
+    changes: list[Put | Delete] = []
+    if case.now_assigned.standbys != wanted:
+        changes.append(put_assignment(case, standbys=wanted))
+    stops_it = not is_welcome and case.is_up(previous)
+    if stops_it:
+        kind = case.now_assigned.kind
+        changes.append(create(new_command(case, request, Play.DEACTIVATE, previous, case.now_assigned, kind)))
+    does = "it is stopped there" if stops_it else "it stays as a standby" if is_welcome else "it is down there"
+    sentence = f"{previous} has drained {case.name}: {does}."
+    return of_case(case, "break", sentence, *changes, request=request, vm=previous) if changes else None
+
+
+def _succeed(case: Case, kept: Kept[Request]) -> Decision:
+    request = kept.value
+    took_s = request.times.get("endpoints", case.now) - request.times.get("decided", request.created)
+    bad = [
+        c.value
+        for c in case.commands
+        if c.value.request_id == request.id and c.value.state is not CommandState.SUCCEEDED
+    ]
+    remark = "".join(f"; but {c.playbook} on {c.target} {c.state.value}: {c.reason}" for c in bad)
+    outcome = f"{case.name} is served by {case.active}, {took_s:.2f} s after the decision{remark}"
+    return of_case(
+        case,
+        "succeeded",
+        f"The {case.now_assigned.kind.value} of {case.name} is done: {outcome}.",
+        finished(case, kept, RequestState.SUCCEEDED, outcome),
+        request=request,
+        vm=case.active,
+    )
+
+
+def tidy_commands(case: Case) -> tuple[Decision, ...]:
+    """Return the endings of commands that must not start or go on: their epoch or their request is past.
+
+    A running one is stopped by its worker, which watches the epoch and `cancel_requested`; one that nobody holds is
+    ended here.
+    """
+    open_requests = {kept.value.id for kept in case.view.requests}
+    decisions = []
+    for kept in case.commands:
+        command = kept.value
+        if command.is_final:
+            continue
+        past = command.epoch != case.now_assigned.epoch
+        orphaned = command.request_id not in open_requests
+        if not (past or orphaned):
+            continue
+        why = f"epoch {case.now_assigned.epoch} has begun" if past else "its request has ended"
+        if command.state is CommandState.PENDING or kept.session is None:
+            change = command.with_(state=CommandState.SUPERSEDED, reason=why, finished=case.now)
+        elif orphaned and not command.cancel_requested:
+            change = command.with_(cancel_requested=True)
+        else:
+            continue
+        sentence = f"The command {command.id} will not go on: {why}."
+        put = Put(keys.command(command.id), change, kept.index)
+        decisions.append(of_case(case, "supersede_command", sentence, put, vm=command.target))
+    return tuple(decisions)
+
+
+def settled_standbys(case: Case) -> Decision | None:
+    """Return the correction of `standbys` where no move needs them to differ from the policy."""
+    wanted = case.standbys_wanted(case.active, case.designated)
+    if case.now_assigned.standbys == wanted:
+        return None
+    named = ", ".join(wanted) or "none"
+    sentence = f"The standbys of {case.name} beside {case.active} are now: {named}."
+    return of_case(case, "standbys", sentence, put_assignment(case, standbys=wanted))

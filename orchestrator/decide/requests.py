@@ -1,0 +1,76 @@
+"""Pending requests: what operators and messages ask for is refused at once or started."""
+
+from __future__ import annotations
+
+from orchestrator.decide.admission import refusal_of
+from orchestrator.decide.candidates import candidates_for, next_in_rotation, why_none
+from orchestrator.decide.case import Case
+from orchestrator.decide.moves import case_reason, start
+from orchestrator.decide.rotation import rotation_on_request
+from orchestrator.decide.writing import decision, finished, of_case, put_assignment, put_request
+from orchestrator.domain.decision import Decision
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import Request, RequestKind, RequestState
+from orchestrator.domain.view import Kept, View
+
+
+def pending_of(view: View, service: str) -> Kept[Request] | None:
+    """Return the oldest pending request for the service."""
+    for kept in view.requests:
+        if kept.value.service == service and kept.value.state is RequestState.PENDING:
+            return kept
+    return None
+
+
+def refused(kept: Kept[Request], why: str, now: float) -> Decision:
+    """Return the refusal of a request, with its reason."""
+    request = kept.value
+    put = put_request(kept, state=RequestState.REFUSED, outcome=why, updated=now)
+    sentence = f"The {request.kind.value} of {request.service} asked for by {request.origin} is refused: {why}"
+    return decision("refused", now, sentence, (put,), service=request.service, request_id=request.id)
+
+
+def refusals_of_strangers(view: View, policy: Policy, now: float) -> tuple[Decision, ...]:
+    """Return the refusals of pending requests for services that the policy does not know."""
+    return tuple(
+        refused(kept, refusal_of(kept.value, view, policy, now) or "unknown service.", now)
+        for kept in view.requests
+        if kept.value.service not in policy.services and not kept.value.is_final
+    )
+
+
+def consider_request(case: Case, kept: Kept[Request]) -> Decision:
+    """Return the first step of the request, or its refusal."""
+    request = kept.value
+    why = refusal_of(request, case.view, case.policy, case.now)
+    if why is not None:
+        return refused(kept, why, case.now)
+    if request.kind is RequestKind.ACKNOWLEDGE:
+        return _acknowledge(case, kept)
+    if not case.is_down and not case.has_guard(case.active):
+        return refused(kept, f"the guard on {case.active} does not run and could not hand over.", case.now)
+    if request.kind is RequestKind.ROTATION:
+        target = next_in_rotation(case)
+        return rotation_on_request(case, kept, target) if target else refused(kept, why_none(case) + ".", case.now)
+    if request.kind is RequestKind.FAILBACK:
+        target = request.target or case.service.home
+        wanted = request.with_(redesignate=request.redesignate or target == case.service.home)
+        return start(case, wanted, target, case_reason(request), kept=kept)
+    target = request.target or next(iter(candidates_for(case)), None)
+    return (
+        start(case, request, target, case_reason(request), kept=kept)
+        if target
+        else refused(kept, why_none(case) + ".", case.now)
+    )
+
+
+def _acknowledge(case: Case, kept: Kept[Request]) -> Decision:
+    sentence = f"The hold of {case.name} is acknowledged by {kept.value.origin}: automatic moves are possible again"
+    return of_case(
+        case,
+        "acknowledged",
+        f"{sentence}.",
+        put_assignment(case, failovers=(), hold_until=None),
+        finished(case, kept, RequestState.SUCCEEDED, sentence),
+        request=kept.value,
+    )

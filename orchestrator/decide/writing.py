@@ -1,0 +1,110 @@
+"""How decisions are put together: every one carries its history entry, so that journal and deed cannot part."""
+
+from __future__ import annotations
+
+from orchestrator.decide.case import Case
+from orchestrator.domain import keys
+from orchestrator.domain.decision import Decision, Delete, Put
+from orchestrator.domain.records import (
+    Assignment,
+    Command,
+    HistoryEntry,
+    MoveKind,
+    Play,
+    Request,
+    RequestState,
+)
+from orchestrator.domain.view import Kept
+
+
+def stamp(now: float) -> str:
+    """Return the part of an id that makes ids sort by time."""
+    return f"{int(now * 1000):013d}"
+
+
+def decision(
+    code: str,
+    now: float,
+    sentence: str,
+    changes: tuple[Put | Delete, ...],
+    *,
+    service: str | None = None,
+    epoch: int | None = None,
+    request_id: str | None = None,
+    vm: str | None = None,
+    journal: bool = True,
+) -> Decision:
+    """Return a decision with its history entry (without one for bookkeeping that no operator asks about)."""
+    if journal:
+        name = f"{stamp(now)}-{service or 'fleet'}-{code}"
+        entry = HistoryEntry(
+            id=name, at=now, service=service, kind=code, reason=sentence, epoch=epoch, request_id=request_id, vm=vm
+        )
+        changes = (*changes, Put(keys.history(entry.id), entry, 0))
+    return Decision(code, service, sentence, changes)
+
+
+def of_case(
+    case: Case,
+    code: str,
+    sentence: str,
+    *changes: Put | Delete,
+    request: Request | None = None,
+    vm: str | None = None,
+    journal: bool = True,
+) -> Decision:
+    """Return a decision about the case's service."""
+    return decision(
+        code,
+        case.now,
+        sentence,
+        changes,
+        service=case.name,
+        epoch=(request.epoch if request else None) or case.now_assigned.epoch,
+        request_id=request.id if request else None,
+        vm=vm,
+        journal=journal,
+    )
+
+
+def put_assignment(case: Case, **changes: object) -> Put:
+    """Return the write of the case's assignment with the fields changed."""
+    return Put(keys.assignment(case.name), case.now_assigned.with_(**changes), case.assignment.index)
+
+
+def put_request(kept: Kept[Request], **changes: object) -> Put:
+    """Return the write of an existing request with the fields changed."""
+    return Put(keys.request(kept.value.id), kept.value.with_(**changes), kept.index)
+
+
+def finished(case: Case, kept: Kept[Request], state: RequestState, outcome: str) -> Put:
+    """Return the write that gives the request its final state."""
+    times = {**kept.value.times, "finished": case.now}
+    return put_request(kept, state=state, outcome=outcome, updated=case.now, times=times)
+
+
+def new_command(
+    case: Case, request: Request, play: Play, target: str, assignment: Assignment, kind: MoveKind
+) -> Command:
+    """Return the command that runs the service's play on the target, valid for the assignment's epoch."""
+    service = case.service
+    return Command(
+        id=f"{stamp(case.now)}-{case.name}-{play.value}-e{assignment.epoch}",
+        request_id=request.id,
+        service=case.name,
+        kind=kind,
+        play=play,
+        playbook=service.activate if play is Play.ACTIVATE else service.deactivate,
+        target=target,
+        failed_instance=request.previous if kind is MoveKind.FAILOVER else None,
+        recovered_instance=assignment.active if kind is MoveKind.FAILBACK else None,
+        enable_at_boot=play is Play.ACTIVATE and target == assignment.designated,
+        unit=service.unit,
+        epoch=assignment.epoch,
+        created=case.now,
+    )
+
+
+def create(command: Command) -> Put:
+    """Return the write that creates the command."""
+    return Put(keys.command(command.id), command, 0)

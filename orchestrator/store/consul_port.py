@@ -1,0 +1,439 @@
+"""Consul through python-consul2: the only module that imports the library (py-consul, its maintained fork, works too).
+
+In: calls of `store.port.Port`. Out: frozen values of `store.port`, or `Unknown` / `Refused`. Must never guess: what
+could not be found out is raised, not returned. What the library has no argument for goes through its own HTTP
+layer, in `_call`. Not thread-safe: one instance per thread.
+
+What this module does about the library, each seen in its source:
+- CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN override the arguments: address and token are set again after construction.
+- requests honours HTTP_PROXY and ~/.netrc: switched off, the agent is on this machine.
+- python-consul2 has no timeout, py-consul one of its own: `_Transport` sets ours on every request.
+- its answers hide the response headers: `_Transport` keeps whether the agent knows a leader.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import consul
+import requests
+from requests.adapters import HTTPAdapter
+
+from orchestrator.domain import keys
+from orchestrator.store.port import (
+    AgentCheck,
+    AgentService,
+    CasDelete,
+    CasPut,
+    Check,
+    CheckIndex,
+    CheckSession,
+    KvPair,
+    LockPut,
+    ProbeSpec,
+    PushedSpec,
+    Refused,
+    Session,
+    TxnOp,
+    TxnOutcome,
+    Unknown,
+)
+
+T = TypeVar("T")
+
+MAX_TXN_OPS = 64
+"""Consul accepts 128 since 1.13 and 64 before (agent/txn_endpoint.go, maxTxnOps)."""
+
+CONNECT_TIMEOUT_S = 1.0
+# A blocking query is answered after `wait` plus up to wait/16 (agent/blockingquery), and may then be held for
+# rpc_hold_timeout (7 s) while the cluster elects a leader.
+BLOCKING_MARGIN_S = 8.0
+
+# Errors forwarded by another server carry a prefix ("rpc error making call: ..."), so all are matched by substring.
+_NO_BY_SUBSTRING = (
+    "Permission denied",
+    "ACL not found",
+    "ACL support disabled",
+    "Missing check",
+    " is in critical state",
+    "invalid session",
+    "does not have associated TTL",
+    "does not exist",
+    "Unknown check",
+    "Unknown service",
+)
+# agent/consul/state/txn.go and agent/consul/txn_endpoint.go: what a precondition that does not hold is called.
+_LOST_BY_SUBSTRING = (
+    "index is stale",
+    "lock is already held",
+    "due to lock delay",
+    "lock isn't held",
+    "doesn't exist",
+    '" exists',
+    "failed session check",
+    "failed index check",
+    "invalid session",
+)
+_UNKNOWN_BY_SUBSTRING = ("No cluster leader", "rpc error", "i/o timeout", "connection re", "EOF", "leadership lost")
+# Both libraries have these classes, in different modules.
+_REFUSALS = frozenset({"BadRequest", "ACLDisabled", "ACLPermissionDenied", "NotFound", "ClientError"})
+
+
+class _Transport(HTTPAdapter):
+    """Sends each request with the timeout that was set for it and remembers what the answer's headers said."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=1, pool_maxsize=1)
+        self.timeout_s = CONNECT_TIMEOUT_S
+        self.leader_known = True
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
+        """Send with our own timeout, whatever the library asked for."""
+        options["timeout"] = (CONNECT_TIMEOUT_S, self.timeout_s)
+        response = super().send(request, **options)
+        self.leader_known = response.headers.get("X-Consul-KnownLeader", "true") == "true"
+        return response
+
+
+class ConsulPort:
+    """The real `Port`: the local agent's HTTP API.
+
+    `timeout_s` bounds every call that does not block. With `stale_reads` blocking and other reads are answered by
+    the local agent from its own copy, at most some 50 ms behind, and never hang on a Raft leader whose VM was cut
+    off; they raise `Unknown` while that agent knows no leader. For watching only: compare-and-set makes it safe.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8500,
+        *,
+        token: str | None = None,
+        timeout_s: float = 3.0,
+        stale_reads: bool = False,
+    ) -> None:
+        try:
+            self._consul = consul.Consul(
+                host=host, port=port, token=token, scheme="http", consistency="stale" if stale_reads else "default"
+            )
+        except consul.ConsulException as error:
+            raise Refused(f"the environment of this process misleads the Consul library: {error}") from None
+        self._consul.token = token
+        self._consul.http.base_uri = f"http://{host}:{port}"
+        self._transport = _Transport()
+        self._http_session: requests.Session = self._consul.http.session
+        self._http_session.trust_env = False
+        self._http_session.mount("http://", self._transport)
+        self._headers = {"X-Consul-Token": token} if token else {}
+        self._timeout_s = timeout_s
+        self._stale_reads = stale_reads
+        self._node: str | None = None
+
+    def close(self) -> None:
+        """Close the connection to the agent."""
+        self._http_session.close()
+
+    # -- KV -------------------------------------------------------------------------------------------------
+
+    def kv_get(self, key: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, KvPair | None]:
+        """See `Port.kv_get`."""
+        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.kv.get(key, **_blocking(index, wait_s)))
+        return at, _pair(found) if found else None
+
+    def kv_list(self, prefix: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[KvPair, ...]]:
+        """See `Port.kv_list`."""
+        at, found = self._read(
+            wait_s if index else 0.0, lambda: self._consul.kv.get(prefix, recurse=True, **_blocking(index, wait_s))
+        )
+        return at, tuple(sorted((_pair(entry) for entry in found or ()), key=lambda pair: pair.key))
+
+    def kv_keys(self, prefix: str) -> tuple[str, ...]:
+        """See `Port.kv_keys`."""
+        _, found = self._read(0.0, lambda: self._consul.kv.get(prefix, keys=True))
+        return tuple(sorted(found or ()))
+
+    def kv_put(self, key: str, value: bytes) -> None:
+        """See `Port.kv_put`."""
+        if self._ask(lambda: self._consul.kv.put(key, value)) is not True:
+            raise Unknown(f"Consul did not confirm the write of {key}")
+
+    def kv_delete(self, key: str) -> None:
+        """See `Port.kv_delete`."""
+        self._ask(lambda: self._consul.kv.delete(key))
+
+    def txn(self, ops: tuple[TxnOp, ...]) -> TxnOutcome:
+        """See `Port.txn`. More than 64 operations are a bug of the caller (ValueError)."""
+        if len(ops) > MAX_TXN_OPS:
+            raise ValueError(f"a transaction has at most {MAX_TXN_OPS} operations, not {len(ops)}")
+        code, body = self._call("put", "/v1/txn", body=[{"KV": _txn_op(op)} for op in ops], accept=(200, 409))
+        return TxnOutcome.WON if code == 200 else _lost_or_raise(body)
+
+    # -- health -----------------------------------------------------------------------------------------------
+
+    def checks(self, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Check, ...]]:
+        """See `Port.checks`."""
+        extra = _blocking(index, wait_s)
+        if self._stale_reads:
+            # health.state of python-consul2 has no argument for the mode.
+            at, found = self._read(wait_s if index else 0.0, lambda: self._checks_stale(extra))
+        else:
+            at, found = self._read(wait_s if index else 0.0, lambda: self._consul.health.state("any", **extra))
+        return at, tuple(sorted((_check(entry) for entry in found or ()), key=lambda c: (c.node, c.check_id)))
+
+    def _checks_stale(self, extra: dict[str, Any]) -> tuple[Any, Any]:
+        answer = self._consul.http.get(
+            _as_it_is, path="/v1/health/state/any", params=[*extra.items(), ("stale", "1")], headers=self._headers
+        )
+        _raise_for(answer.code, answer.body)
+        return answer.headers["X-Consul-Index"], json.loads(answer.body)
+
+    def leader_known(self) -> bool:
+        """See `Port.leader_known`."""
+        return bool(self._ask(lambda: self._consul.status.leader()))
+
+    # -- sessions and locks -------------------------------------------------------------------------------------
+
+    def session_create(self, name: str, checks: tuple[str, ...], *, lock_delay_s: float = 0.0) -> str:
+        """See `Port.session_create`. A check registered a moment ago may not have reached the catalog: `Refused`."""
+        # The library sends the old field `Checks` only, and takes whole seconds of lock-delay.
+        body = {
+            "Name": name,
+            "LockDelay": f"{lock_delay_s:g}s",
+            "Behavior": "release",
+            "NodeChecks": [keys.SERF_HEALTH],
+            "ServiceChecks": [{"ID": check} for check in checks if check != keys.SERF_HEALTH],
+        }
+        _, answer = self._call("put", "/v1/session/create", body=body)
+        try:
+            return str(json.loads(answer)["ID"])
+        except (ValueError, KeyError, TypeError):
+            raise Unknown(f"Consul answered a session's creation with {answer[:200]!r}") from None
+
+    def session_destroy(self, session_id: str) -> None:
+        """See `Port.session_destroy`."""
+        self._ask(lambda: self._consul.session.destroy(session_id))
+
+    def session_list(self, node: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Session, ...]]:
+        """See `Port.session_list`."""
+        at, found = self._read(
+            wait_s if index else 0.0, lambda: self._consul.session.node(node, **_blocking(index, wait_s))
+        )
+        return at, tuple(_session(entry) for entry in found or ())
+
+    def lock_acquire(self, key: str, value: bytes, session_id: str) -> bool:
+        """See `Port.lock_acquire`. A session that is gone is `Refused`."""
+        return bool(self._ask(lambda: self._consul.kv.put(key, value, acquire=session_id)))
+
+    def lock_release(self, key: str, value: bytes, session_id: str) -> bool:
+        """See `Port.lock_release`."""
+        return bool(self._ask(lambda: self._consul.kv.put(key, value, release=session_id)))
+
+    # -- the local agent ------------------------------------------------------------------------------------------
+
+    def agent_services(self) -> tuple[AgentService, ...]:
+        """See `Port.agent_services`."""
+        found = self._ask(lambda: [_agent_service(entry) for entry in self._consul.agent.services().values()])
+        return tuple(sorted(found, key=lambda service: service.id))
+
+    def agent_checks(self) -> tuple[AgentCheck, ...]:
+        """See `Port.agent_checks`."""
+        found = self._ask(lambda: [_agent_check(entry) for entry in self._consul.agent.checks().values()])
+        return tuple(sorted(found, key=lambda check: check.check_id))
+
+    def agent_register(self, service: AgentService) -> None:
+        """See `Port.agent_register`. Checks stay: `replace-existing-checks` is not given."""
+        body = {
+            "ID": service.id,
+            "Name": service.name,
+            "Port": service.port,
+            "Address": service.address,
+            "Tags": list(service.tags),
+            "Meta": dict(service.meta),
+        }
+        self._call("put", "/v1/agent/service/register", body=body)
+
+    def agent_register_probe(self, service_id: str, probe: ProbeSpec) -> None:
+        """See `Port.agent_register_probe`."""
+        body = {
+            "ID": probe.check_id,
+            "Name": probe.name,
+            "ServiceID": service_id,
+            "Status": probe.initial_status,
+            "HTTP" if probe.kind == "http" else "TCP": probe.target,
+            "Interval": f"{probe.interval_s:g}s",
+            "Timeout": f"{probe.timeout_s:g}s",
+            "FailuresBeforeCritical": probe.failures_before_critical,
+        }
+        self._call("put", "/v1/agent/check/register", body=body)
+
+    def agent_register_pushed(self, service_id: str, pushed: PushedSpec) -> None:
+        """See `Port.agent_register_pushed`."""
+        body = {
+            "ID": pushed.check_id,
+            "Name": pushed.name,
+            "ServiceID": service_id,
+            "Status": pushed.initial_status,
+            "TTL": f"{pushed.ttl_s:g}s",
+        }
+        self._call("put", "/v1/agent/check/register", body=body)
+        if pushed.initial_output:
+            self.agent_push(pushed.check_id, pushed.initial_status, pushed.initial_output)
+
+    def agent_push(self, check_id: str, status: str, output: str) -> None:
+        """See `Port.agent_push`. `Refused` when the agent has no such pushed check."""
+        # The library's ttl_pass and ttl_fail put the output into the URL.
+        self._call("put", f"/v1/agent/check/update/{check_id}", body={"Status": status, "Output": output})
+
+    def agent_deregister(self, service_id: str) -> None:
+        """See `Port.agent_deregister`."""
+        self._call("put", f"/v1/agent/service/deregister/{service_id}", accept=(200, 404))
+
+    def node_name(self) -> str:
+        """See `Port.node_name`. Asked once: an agent's name does not change while it runs."""
+        if self._node is None:
+            self._node = str(self._ask(lambda: self._consul.agent.self()["Config"]["NodeName"]))
+        return self._node
+
+    # -- how the library is called ----------------------------------------------------------------------------------
+
+    def _read(self, wait_s: float, ask: Callable[[], tuple[Any, Any]]) -> tuple[int, Any]:
+        """Ask for an indexed answer, waiting up to `wait_s` (0: not blocking)."""
+        at, found = self._ask(ask, wait_s)
+        if self._stale_reads and not self._transport.leader_known:
+            raise Unknown("the local Consul agent knows no leader, its copy may be old")
+        return int(at or 0), found
+
+    def _ask(self, ask: Callable[[], T], wait_s: float = 0.0) -> T:
+        """Call the library with a timeout that fits, and turn what it raises into `Unknown` or `Refused`."""
+        blocking_s = wait_s + wait_s / 16 + BLOCKING_MARGIN_S if wait_s else self._timeout_s
+        self._transport.timeout_s = blocking_s
+        try:
+            return ask()
+        except requests.RequestException as error:
+            raise Unknown(f"Consul did not answer: {_short(error)}") from None
+        except consul.ConsulException as error:
+            kinds = {kind.__name__ for kind in type(error).__mro__}
+            raise _unknown_or_refused(str(error), refused=bool(kinds & _REFUSALS)) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Unknown(f"Consul's answer makes no sense: {_short(error)}") from None
+
+    def _call(self, verb: str, path: str, *, body: Any = None, accept: tuple[int, ...] = (200,)) -> tuple[int, str]:
+        """Send what the library has no method for through its HTTP layer; returns status and body."""
+        send = getattr(self._consul.http, verb)
+        data = "" if body is None else json.dumps(body)
+        response = self._ask(lambda: send(_as_it_is, path=path, params=None, data=data, headers=self._headers))
+        _raise_for(response.code, response.body, accept)
+        return int(response.code), str(response.body)
+
+
+def _blocking(index: int, wait_s: float) -> dict[str, Any]:
+    """Return the library's arguments of a blocking query."""
+    return {"index": index, "wait": f"{max(1, round(wait_s * 1000))}ms"} if index else {}
+
+
+def _as_it_is(response: Any) -> Any:
+    """Be the library's callback that interprets nothing."""
+    return response
+
+
+def _raise_for(code: int, body: str, accept: tuple[int, ...] = (200,)) -> None:
+    if code not in accept:
+        raise _unknown_or_refused(f"{code} {body}", refused=400 <= code < 500)
+
+
+def _short(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
+
+
+def _unknown_or_refused(text: str, *, refused: bool) -> Exception:
+    text = text.strip()[:500]
+    if text.startswith("429"):  # Consul's rate limit: a retry may well succeed
+        return Unknown(text)
+    return Refused(text) if refused or any(part in text for part in _NO_BY_SUBSTRING) else Unknown(text)
+
+
+def _lost_or_raise(body: str) -> TxnOutcome:
+    """Read the errors of a transaction that was rolled back: a precondition that did not hold is LOST."""
+    try:
+        problems = [str(error["What"]) for error in json.loads(body)["Errors"]]
+    except (ValueError, KeyError, TypeError):
+        raise Unknown(f"Consul rolled a transaction back without saying why: {body[:200]!r}") from None
+    odd = [what for what in problems if not any(part in what for part in _LOST_BY_SUBSTRING)]
+    if not odd:
+        return TxnOutcome.LOST
+    if any(part in what for what in odd for part in _UNKNOWN_BY_SUBSTRING):
+        raise Unknown("; ".join(odd))
+    raise Refused("; ".join(odd))
+
+
+def _txn_op(op: TxnOp) -> dict[str, Any]:
+    """Return one operation in the form of /v1/txn."""
+    if isinstance(op, CasPut):
+        return {"Verb": "cas", "Key": op.key, "Value": _base64(op.value), "Index": op.index}
+    if isinstance(op, CasDelete):
+        return {"Verb": "delete-cas", "Key": op.key, "Index": op.index}
+    if isinstance(op, CheckIndex):
+        if op.index == 0:
+            return {"Verb": "check-not-exists", "Key": op.key}
+        return {"Verb": "check-index", "Key": op.key, "Index": op.index}
+    if isinstance(op, CheckSession):
+        return {"Verb": "check-session", "Key": op.key, "Session": op.session}
+    verb = "lock" if isinstance(op, LockPut) else "unlock"
+    return {"Verb": verb, "Key": op.key, "Value": _base64(op.value), "Session": op.session}
+
+
+def _base64(value: bytes) -> str:
+    return base64.b64encode(value).decode("ascii")
+
+
+def _pair(entry: Mapping[str, Any]) -> KvPair:
+    return KvPair(
+        key=entry["Key"],
+        value=entry["Value"] or b"",
+        modify_index=entry["ModifyIndex"],
+        session=entry.get("Session") or None,
+        lock_index=entry.get("LockIndex", 0),
+        flags=entry.get("Flags", 0),
+    )
+
+
+def _check(entry: Mapping[str, Any]) -> Check:
+    return Check(
+        node=entry["Node"],
+        check_id=entry["CheckID"],
+        status=entry["Status"],
+        output=entry.get("Output") or "",
+        service_id=entry.get("ServiceID") or "",
+    )
+
+
+def _session(entry: Mapping[str, Any]) -> Session:
+    bound = [
+        *(entry.get("NodeChecks") or ()),
+        *(check["ID"] for check in entry.get("ServiceChecks") or ()),
+        *(entry.get("Checks") or ()),
+    ]
+    return Session(id=entry["ID"], name=entry.get("Name") or "", node=entry["Node"], checks=tuple(dict.fromkeys(bound)))
+
+
+def _agent_service(entry: Mapping[str, Any]) -> AgentService:
+    return AgentService(
+        id=entry["ID"],
+        name=entry["Service"],
+        port=entry.get("Port") or 0,
+        address=entry.get("Address") or "",
+        tags=tuple(entry.get("Tags") or ()),
+        meta=tuple(sorted((entry.get("Meta") or {}).items())),
+    )
+
+
+def _agent_check(entry: Mapping[str, Any]) -> AgentCheck:
+    return AgentCheck(
+        check_id=entry["CheckID"],
+        status=entry["Status"],
+        service_id=entry.get("ServiceID") or "",
+        output=entry.get("Output") or "",
+    )
