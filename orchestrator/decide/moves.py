@@ -50,7 +50,7 @@ def rule_request(case: Case, kind: RequestKind, target: str, reason: str, redesi
         state=RequestState.RUNNING,
         created=case.now,
         updated=case.now,
-        times={"decided": case.now},
+        times={"detected": case.view.observed_at or case.now},
     )
 
 
@@ -303,7 +303,9 @@ def _is_stuck(case: Case, command: Command) -> bool:
 
 def _point_traffic(case: Case, kept: Kept[Request]) -> Decision:
     request = kept.value
-    times = {"locked": case.now, **request.times, "endpoints": case.now}
+    lock = case.seen.lock
+    locked = lock.value.at if lock and lock.value and lock.value.at else case.now
+    times = {**request.times, "locked": locked, "endpoints": case.now}
     changes: list[Put | Delete] = [
         put_endpoints(case),
         put_request(kept, times=times, updated=case.now),

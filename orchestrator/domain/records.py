@@ -157,6 +157,8 @@ class LockValue(Record):
 
     vm: str
     epoch: int = 0
+    at: float | None = None
+    """When the lock was taken, by the clock of the VM that took it."""
 
 
 class Endpoint(Record):

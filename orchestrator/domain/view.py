@@ -137,5 +137,7 @@ class View:
     paused: Paused | None = None
     unreadable: tuple[Unreadable, ...] = ()
     """Requests, commands, maintenance and rotate keys that could not be read."""
+    observed_at: float = 0.0
+    """When the newest observation in it arrived (wall clock), for the times in a request's record."""
     strange_triggers: tuple[tuple[str, int], ...] = ()
     """(name, ModifyIndex) of keys under `orch/rotate/` that name no service."""

@@ -1,0 +1,113 @@
+"""Deploy the fleet with the same playbooks as a real one, and keep the outcome for the next `up`.
+
+A kept state is one overlay layer per VM, what the deployment wrote to its disk, taken while the machines are
+off. It is found again by a key over everything that the deployment is made of.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.machines import cache
+from deploy.machines.fleet import Fleet
+from deploy.machines.places import CHECKOUT, LabPlaces
+from deploy.machines.playbook import PLAYBOOKS, run_playbook
+from deploy.machines.tools import Tools, wheel
+
+Say = Callable[[str], None]
+
+STATE_VERSION = "state 2"
+SOURCES = ("ansible", "consul", "templates", "orchestrator", "deploy/sample-app", "deploy/systemd", "setup.cfg")
+SITE = "site.yml"
+KEPT_STATES = 3
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """The place of the kept state that belongs to the present sources, kept already or not."""
+
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        return cache.entry_path("state", self.key)
+
+    def layer(self, vm: str) -> Path:
+        return self.folder / "layers" / vm
+
+    @property
+    def secrets(self) -> Path:
+        return self.folder / "secrets"
+
+    def exists(self) -> bool:
+        return self.folder.is_dir()
+
+    def is_in_use(self) -> bool:
+        return str(self.folder) in cache.mounts_in_use()
+
+    def keep(self, layers: Mapping[str, Path], secrets: Path) -> None:
+        """Move the VMs' layers into the cache; an older state of the same sources is replaced."""
+
+        def build(folder: Path) -> None:
+            (folder / "layers").mkdir()
+            for vm, layer in layers.items():
+                shutil.move(layer, folder / "layers" / vm)
+            if secrets.is_dir():
+                shutil.copytree(secrets, folder / "secrets")
+            folder.chmod(0o700)
+
+        if self.exists():
+            shutil.rmtree(self.folder)
+        cache.cached("state", self.key, build)
+        cache.keep_newest("state", KEPT_STATES)
+        cache.keep_newest("image", KEPT_STATES)
+
+    def restore_secrets(self, target: Path) -> None:
+        """Give the lab the secrets with which this state was deployed, for a later run of a playbook."""
+        if self.secrets.is_dir():
+            shutil.copytree(self.secrets, target, dirs_exist_ok=True)
+
+
+def saved_state(fleet: Fleet, tools: Tools, layers: Sequence[Path]) -> SavedState:
+    """Return the kept state's place for the checkout as it is now."""
+    texts = [STATE_VERSION, *(f"{layer.parent.name}/{layer.name}" for layer in layers)]
+    texts += [f"{path.name} {path.stat().st_size}" for path in (tools.consul, tools.consul_template)]
+    texts += [f"{vm.name} {vm.address}" for vm in fleet.vms]
+    paths = [CHECKOUT / source for source in SOURCES if (CHECKOUT / source).exists()]
+    return SavedState(cache.key_of(texts=texts, paths=paths, relative_to=CHECKOUT))
+
+
+def has_site() -> bool:
+    return (PLAYBOOKS / SITE).is_file()
+
+
+def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
+    """Run site.yml against the booted machines."""
+    variables = {
+        "consul_binary": str(tools.consul),
+        "consul_template_binary": str(tools.consul_template),
+        "orch_wheel": str(wheel(say)),
+    }
+    say(f"deploying with ansible/playbooks/{SITE}")
+    if sys.stderr.isatty():
+        _deploy_with_bar(places, variables)
+    else:
+        run_playbook(places, SITE, variables, lambda done, total, name: say(f"deploy {done}/{total}: {name}"))
+
+
+def _deploy_with_bar(places: LabPlaces, variables: Mapping[str, str]) -> None:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TimeElapsedColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=None)
+
+        def step(done: int, total: int, name: str) -> None:
+            progress.update(task, completed=done, total=total, description=name)
+
+        run_playbook(places, SITE, variables, step)

@@ -1,0 +1,91 @@
+"""Where things are on the host: the checkout, the caches, and one lab's own directory and names.
+
+Caches stand outside the checkout, so that a fresh clone finds them. A lab's directory holds everything that
+belongs to one running lab (keys, overlay layers, state), so that `down` removes one directory and is done.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+DEFAULT_LAB_NAME = "orch"
+_LAB_NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
+
+
+class LabError(Exception):
+    """Something that the caller can act on; the text says what, and what would be possible."""
+
+
+def cache_dir() -> Path:
+    """Return the directory of all caches: ORCH_CACHE, else orch/ in the user's cache directory."""
+    explicit = os.environ.get("ORCH_CACHE")
+    if explicit:
+        return Path(explicit).resolve()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"
+
+
+@dataclass(frozen=True)
+class LabPlaces:
+    """The names that one lab uses on the host; two labs with different names share none of them."""
+
+    name: str
+
+    @classmethod
+    def from_environment(cls, name: str | None = None) -> LabPlaces:
+        """Take the lab's name from the argument, else ORCH_LAB_NAME, else the default."""
+        chosen = name or os.environ.get("ORCH_LAB_NAME") or DEFAULT_LAB_NAME
+        if not _LAB_NAME.fullmatch(chosen):
+            raise LabError(f"{chosen!r} is no name for a lab: up to 20 of a-z, 0-9 and '-', beginning with a letter")
+        return cls(chosen)
+
+    @property
+    def home(self) -> Path:
+        """Everything of this lab. On a disk and not in /run: overlay layers would fill the memory."""
+        return Path(os.environ.get("ORCH_LAB_DIR", "/var/lib/orch-lab")) / self.name
+
+    @property
+    def lock(self) -> Path:
+        return cache_dir() / "locks" / f"lab-{self.name}.lock"
+
+    @property
+    def state_file(self) -> Path:
+        return self.home / "state.json"
+
+    @property
+    def operator_key(self) -> Path:
+        return self.home / "ssh" / "id_ed25519"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.home / "ssh" / "known_hosts"
+
+    @property
+    def secrets(self) -> Path:
+        """Passwords that the deployment generates; the same are needed for every further play."""
+        return self.home / "secrets"
+
+    @property
+    def deploy_log(self) -> Path:
+        return self.home / "deploy.log"
+
+    @property
+    def switch_namespace(self) -> str:
+        return f"{self.name}-switch"
+
+    @property
+    def client_namespace(self) -> str:
+        return f"{self.name}-client"
+
+    def vm_home(self, vm: str) -> Path:
+        return self.home / "vms" / vm
+
+    def vm_root(self, vm: str) -> Path:
+        """The mount point of the VM's overlay."""
+        return self.vm_home(vm) / "root"
+
+    def vm_namespace(self, vm: str) -> str:
+        return f"{self.name}-{vm}"

@@ -1,0 +1,194 @@
+"""Reports: what the verbs answer, as plain dictionaries with stable keys. Pure.
+
+In: the fleet as read, what decide() said. Out: the JSON answer, which `cli/render.py` also renders for people, so
+that the two can never say different things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.domain import keys
+from orchestrator.domain.decision import Decision, Delete, Diagnosis, Outcome
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import Record
+from orchestrator.domain.view import Kept, LockView, ServiceView, Unreadable, View
+
+if TYPE_CHECKING:
+    from orchestrator.cli.fleet import Fleet
+
+Report = dict[str, Any]
+
+EMPTY_STATUS: Mapping[str, Any] = {
+    "healthy": False,
+    "problem": None,
+    "leader": None,
+    "paused": None,
+    "services": {},
+    "vms": {},
+    "moves": [],
+    "commands": [],
+    "diagnoses": [],
+    "unreadable": [],
+}
+
+
+def age(seconds: float) -> str:
+    """Return a duration as people say it, in its two largest units."""
+    whole = max(0, int(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    units = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+    parts: list[str] = []
+    for size, name in units:
+        count, whole = divmod(whole, size)
+        if count or parts:
+            parts.append(f"{count} {name}")
+    return " ".join(part for part in parts[:2] if not part.startswith("0 "))
+
+
+def record(value: Record) -> Report:
+    """Return a record as it stands in KV."""
+    return value.model_dump(mode="json", exclude_none=True)
+
+
+# -- status --------------------------------------------------------------------------------------------------
+
+
+def status(fleet: Fleet, outcome: Outcome) -> Report:
+    """Return the answer of `orch status`. `healthy` means: every service is served where it is designated, by the
+    holder of its lock, with the traffic pointed there; every VM and daemon is up; a controller leads; nothing is held.
+    """
+    view, policy = fleet.view, fleet.policy
+    services = {name: service(view.services[name], policy, fleet.at) for name in policy.services}
+    vms = {name: _vm(name, fleet) for name in policy.vms}
+    unreadable = [{"key": bad.key, "problem": bad.problem} for bad in _unreadable(view)]
+    return {
+        **EMPTY_STATUS,
+        "at": fleet.at,
+        "healthy": _is_healthy(services, vms) and fleet.leader is not None and not unreadable,
+        "leader": fleet.leader,
+        "paused": record(view.paused) if view.paused else None,
+        "services": services,
+        "vms": vms,
+        "moves": [record(kept.value) for kept in view.requests if not kept.value.is_final],
+        "commands": [record(kept.value) for kept in view.commands if not kept.value.is_final],
+        "diagnoses": diagnoses(outcome.diagnoses),
+        "unreadable": unreadable,
+    }
+
+
+def service(seen: ServiceView, policy: Policy, at: float) -> Report:
+    """Return what is known of one service."""
+    kept, order = seen.assignment, policy.services[seen.name].order
+    report: Report = {
+        "active": None,
+        "designated": None,
+        "epoch": None,
+        "since": None,
+        "reason": None,
+        "lock_holder": seen.lock.holder if seen.lock else None,
+        "endpoints": _endpoints(seen),
+        "instances": {vm: seen.state_on(vm).value for vm in order},
+        "hold_until": None,
+        "healthy": False,
+        "problem": f"the assignment cannot be read: {kept.problem}" if isinstance(kept, Unreadable) else None,
+    }
+    if not isinstance(kept, Kept):
+        return report
+    now_assigned = kept.value
+    held = now_assigned.hold_until is not None and now_assigned.hold_until > at
+    return report | {
+        "active": now_assigned.active,
+        "designated": now_assigned.designated,
+        "epoch": now_assigned.epoch,
+        "since": now_assigned.since,
+        "reason": now_assigned.reason,
+        "hold_until": now_assigned.hold_until if held else None,
+        "healthy": _is_served(seen, kept.value.active, kept.value.epoch),
+    }
+
+
+def _is_served(seen: ServiceView, active: str, epoch: int) -> bool:
+    lock: LockView | None = seen.lock
+    points_there = (
+        isinstance(seen.endpoints, Kept)
+        and seen.endpoints.value.epoch == epoch
+        and any(e.vm == active and not e.backup for e in seen.endpoints.value.endpoints)
+    )
+    locked = lock is not None and lock.holder == active and lock.value is not None and lock.value.epoch == epoch
+    return points_there and locked and seen.state_on(active).value == "healthy"
+
+
+def _is_healthy(services: Mapping[str, Report], vms: Mapping[str, Report]) -> bool:
+    home = all(s["healthy"] and s["active"] == s["designated"] and not s["hold_until"] for s in services.values())
+    return home and all(vm["reach"] == "up" and all(vm["daemons"].values()) for vm in vms.values())
+
+
+def _endpoints(seen: ServiceView) -> list[Report]:
+    return [record(e) for e in seen.endpoints.value.endpoints] if isinstance(seen.endpoints, Kept) else []
+
+
+def _vm(name: str, fleet: Fleet) -> Report:
+    seen, policy = fleet.view.vms[name], fleet.policy.vms[name]
+    return {
+        "address": policy.address,
+        "reach": seen.reach.value,
+        "load": seen.load.value,
+        "maintenance": record(seen.maintenance) if seen.maintenance else None,
+        "roles": list(policy.roles),
+        "daemons": {daemon: fleet.is_alive(daemon, name) for daemon in ("guard", *policy.roles)},
+    }
+
+
+def _unreadable(view: View) -> Iterable[Unreadable]:
+    yield from view.unreadable
+    for seen in view.services.values():
+        for found in (seen.assignment, seen.endpoints, seen.rotation):
+            if isinstance(found, Unreadable):
+                yield found
+
+
+# -- plan ----------------------------------------------------------------------------------------------------
+
+
+def plan(outcome: Outcome, only: str | None = None) -> Report:
+    """Return what decide() would have done; with `only`, about that service alone."""
+    made = [d for d in outcome.decisions if only is None or d.service == only]
+    found = [d for d in outcome.diagnoses if only is None or d.service in (only, None)]
+    return {
+        "sentence": outcome.sentence,
+        "decisions": [_decision(d) for d in made],
+        "diagnoses": diagnoses(found),
+        "wake_at": outcome.wake_at,
+    }
+
+
+def _decision(made: Decision) -> Report:
+    writes = [
+        f"{'delete' if isinstance(change, Delete) else 'write'} {change.key}"
+        for change in made.changes
+        if not change.key.startswith(keys.HISTORY)
+    ]
+    return {
+        "code": made.code,
+        "service": made.service,
+        "sentence": made.sentence,
+        "writes": writes,
+        "commands": [record(command) for command in made.commands],
+    }
+
+
+def diagnoses(found: Iterable[Diagnosis]) -> list[Report]:
+    """Return diagnoses as JSON-able dictionaries."""
+    return [
+        {
+            "code": d.code,
+            "service": d.service,
+            "sentence": d.sentence,
+            "action": d.action,
+            "not_actionable_because": d.not_actionable_because,
+        }
+        for d in found
+    ]

@@ -1,0 +1,255 @@
+"""The controller: one loop that watches, decides, writes and dispatches; only the leader of them changes anything.
+
+In: snapshots of Consul (`observe.watch`). Out: transactions (`store`), commands on the queue (`dispatch`), a line in
+the recorder. `Controller` has the steps and no thread; `run` has the threads and no rule.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from orchestrator.decide import decide
+from orchestrator.dispatch.publisher import Publisher
+from orchestrator.domain import keys
+from orchestrator.domain.decision import Decision, Memory, Outcome
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import Command
+from orchestrator.domain.view import Unreadable
+from orchestrator.liveness import Liveness
+from orchestrator.observe.parse import parse_policy
+from orchestrator.observe.watch import Observed, Snapshot, watch_fleet
+from orchestrator.recorder import Inputs, Recorder
+from orchestrator.settings import LocalSettings
+from orchestrator.store.consul_port import ConsulPort
+from orchestrator.store.election import Election
+from orchestrator.store.port import AgentService, Port, Refused, TxnOutcome, Unknown
+from orchestrator.store.records import apply_decision
+from orchestrator.store.retention import trim_finished
+
+log = logging.getLogger(__name__)
+
+# How often an idle loop comes round, to show that it is alive. The watches wake it at once when something changes.
+HEARTBEAT_S = 1.0
+# How soon to look again when Consul could not say whether a transaction was accepted.
+AFTER_UNKNOWN_S = 0.2
+HOUSEKEEPING_S = 60.0
+# A loop that has not gone round for so long hangs; its alive check turns critical and another controller leads.
+STALE_AFTER_S = 5.0
+DEFAULT_KEEP = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What one cycle came to: when to come round again at the latest, and what was written."""
+
+    wake_at: float | None
+    outcome: Outcome | None
+    applied: tuple[Decision, ...] = ()
+
+
+class Controller:
+    """Decides and writes. Holds the leader's memory; knows no thread, socket or clock."""
+
+    def __init__(
+        self, port: Port, publish: Callable[[Command], None], record: Callable[[Inputs, Outcome], None]
+    ) -> None:
+        self._port = port
+        self._publish = publish
+        self._record = record
+        self._memory = Memory()
+        self._policy: Policy | None = None
+        self._said = ""
+        self._complaints: set[str] = set()
+
+    def forget(self) -> None:
+        """Drop the memory: leadership was lost or is new, and somebody else's view counts. Always safe."""
+        self._memory = Memory()
+
+    def learn_policy(self, snapshot: Snapshot) -> Policy | None:
+        """Return the policy in force: the newest valid one; the last good one while the newest is invalid."""
+        found = parse_policy(snapshot.pair(keys.CONFIG))
+        if isinstance(found, Unreadable):
+            self._complain(f"{keys.CONFIG} is not a valid policy ({found.problem}); the last good one stays in force.")
+        elif found is not None:
+            self._policy = found.value
+        return self._policy
+
+    def cycle(self, snapshot: Snapshot, leader_session: str, now: float, observed_at: float) -> Cycle:
+        """Decide on the snapshot and write what was decided, each decision in one transaction fenced by the session.
+
+        Raises nothing that Consul may answer: a lost or unanswered transaction is decided anew on a later snapshot.
+        """
+        policy = self.learn_policy(snapshot)
+        if policy is None:
+            self._say(f"No policy yet: {keys.CONFIG} is absent; apply one with `orch config apply FILE`.")
+            return Cycle(None, None)
+        inputs = Inputs(now, snapshot.pairs, snapshot.checks, policy, self._memory, observed_at)
+        view = inputs.view()
+        for bad in view.unreadable:
+            self._complain(f"{bad.key} cannot be read and is ignored: {bad.problem}")
+        outcome = decide(view, self._memory, policy, now)
+        applied, unsure = self._write(outcome.decisions, leader_session)
+        self._memory = self._memory_after(outcome, applied)
+        self._record(inputs, outcome)
+        if not outcome.decisions:
+            self._say(outcome.sentence)
+        soon = now + AFTER_UNKNOWN_S
+        wake_at = min(outcome.wake_at or soon, soon) if unsure else outcome.wake_at
+        return Cycle(wake_at, outcome, applied)
+
+    def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> tuple[tuple[Decision, ...], bool]:
+        """Apply the decisions; return those that were accepted, and whether any answer is missing."""
+        applied: list[Decision] = []
+        for decision in decisions:
+            try:
+                result = apply_decision(self._port, decision, leader_session)
+            except (Unknown, Refused) as problem:
+                log.warning("could not find out whether this was written: %s (%s)", decision.sentence, problem)
+                return tuple(applied), True
+            if result is not TxnOutcome.WON:
+                log.info("overtaken, deciding anew: %s", decision.sentence)
+                continue
+            log.info(decision.sentence, extra={"service": decision.service})
+            applied.append(decision)
+            for command in decision.commands:
+                self._publish(command)
+        return tuple(applied), False
+
+    def _memory_after(self, outcome: Outcome, applied: tuple[Decision, ...]) -> Memory:
+        """Return the memory to keep: what was announced counts only if it was written."""
+        if len(applied) == len(outcome.decisions):
+            return outcome.memory
+        return replace(outcome.memory, announced=self._memory.announced)
+
+    def _say(self, sentence: str) -> None:
+        """Log the sentence unless it is what was said last (but for the seconds that it counts down)."""
+        gist = re.sub(r"[0-9]+(\.[0-9]+)? s\b", "", sentence)
+        if gist != self._said:
+            self._said = gist
+            log.info(sentence)
+
+    def _complain(self, sentence: str) -> None:
+        """Warn once of what cannot be read."""
+        if sentence not in self._complaints:
+            self._complaints = {*list(self._complaints)[-99:], sentence}
+            log.warning(sentence)
+
+
+def run(settings: LocalSettings, stop: threading.Event) -> None:
+    """Run the controller until `stop` is set. Leads when it can, follows otherwise, and keeps its view warm."""
+
+    def make_port() -> Port:
+        return ConsulPort(settings.consul.host, settings.consul.port, token=settings.consul_token())
+
+    port = make_port()
+    liveness = Liveness(settings.health_ports.controller, stale_after_s=STALE_AFTER_S, daemon="controller")
+    publisher = Publisher(settings.amqp)
+    recorder = Recorder(settings.state_dir / "recorder")
+    election = Election(port, settings.vm)
+    observed = watch_fleet(make_port, stop)
+    publisher.start()
+    try:
+        Loop(settings, port, observed, election, Controller(port, publisher.publish, recorder.write), liveness).run(
+            stop
+        )
+    finally:
+        with contextlib.suppress(Unknown, Refused):
+            election.resign()
+        publisher.stop()
+        liveness.close()
+
+
+class Loop:
+    """The controller's loop: wait for news, keep or take the lead, let the controller decide, tidy up now and then."""
+
+    def __init__(
+        self,
+        settings: LocalSettings,
+        port: Port,
+        observed: Observed,
+        election: Election,
+        controller: Controller,
+        liveness: Liveness,
+    ) -> None:
+        self._settings = settings
+        self._port = port
+        self._observed = observed
+        self._election = election
+        self._controller = controller
+        self._liveness = liveness
+        self._seen = 0
+        self._wake_at: float | None = None
+        self._tended_at: float | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Go round until `stop` is set."""
+        while not stop.is_set():
+            self._round()
+
+    def _round(self) -> None:
+        left_s = HEARTBEAT_S if self._wake_at is None else max(0.0, self._wake_at - time.time())
+        snapshot = self._observed.wait(after=self._seen, timeout_s=min(HEARTBEAT_S, left_s))
+        is_news = snapshot.version != self._seen
+        self._seen = snapshot.version
+        led_before = self._election.leads
+        leads = self._keeps_leading(snapshot)
+        self._liveness.beat("it leads" if leads else "it follows")
+        if leads != led_before:
+            self._changed_role(leads)
+        session = self._election.session
+        if session is None or not snapshot.known:
+            self._wake_at = None
+            return
+        is_due = self._wake_at is not None and time.time() >= self._wake_at
+        if is_news or is_due or not led_before:
+            now = time.time()
+            observed_at = now - (time.monotonic() - snapshot.changed_at) if is_news else now
+            self._wake_at = self._controller.cycle(snapshot, session, now, observed_at).wake_at
+        self._tend(snapshot, session)
+
+    def _keeps_leading(self, snapshot: Snapshot) -> bool:
+        """Notice a lost lock, take a free one. An election that Consul does not answer is lost for now."""
+        pair = snapshot.pair(keys.LEADER)
+        if self._election.notice(pair):
+            return True
+        if not snapshot.known or (pair is not None and pair.session not in (None, self._election.campaigns_with)):
+            return False
+        try:
+            return self._election.campaign()
+        except (Unknown, Refused) as problem:
+            log.debug("cannot campaign now: %s", problem)
+            return False
+
+    def _changed_role(self, leads: bool) -> None:
+        """Begin with an empty memory, which is always safe, and show the role in Consul's UI."""
+        self._controller.forget()
+        log.info("This controller %s.", "leads now" if leads else "does not lead any more")
+        self._show_role(leads)
+
+    def _show_role(self, leads: bool) -> None:
+        tags = ("leader",) if leads else ("follower",)
+        service = AgentService(
+            id="orch-controller", name="orch-controller", port=self._settings.health_ports.controller, tags=tags
+        )
+        try:
+            if service not in self._port.agent_services():
+                self._port.agent_register(service)
+        except (Unknown, Refused) as problem:
+            log.debug("cannot show the role in Consul: %s", problem)
+
+    def _tend(self, snapshot: Snapshot, session: str) -> None:
+        """Trim old records and show the role again, about once a minute."""
+        now = time.monotonic()
+        if self._tended_at is not None and now - self._tended_at < HOUSEKEEPING_S:
+            return
+        self._tended_at = now
+        self._show_role(True)
+        policy = self._controller.learn_policy(snapshot)
+        with contextlib.suppress(Unknown, Refused):
+            trim_finished(self._port, session, policy.dispatch.keep_history if policy else DEFAULT_KEEP)

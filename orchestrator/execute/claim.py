@@ -1,0 +1,129 @@
+"""A command's way through its states in KV: claim, progress, finish, release. Each is one transaction.
+
+In: the record as seen and this worker's session. Out: the record as written, or None when it was LOST: changed by
+others, held by another session, or still under lock-delay. `Unknown` means that the write may have happened; read
+before concluding anything. Nothing here makes a transition that `COMMAND_TRANSITIONS` does not have.
+"""
+
+from __future__ import annotations
+
+from orchestrator.domain import keys
+from orchestrator.domain.records import COMMAND_TRANSITIONS, Assignment, Command, CommandState
+from orchestrator.domain.view import Kept
+from orchestrator.store.port import CasPut, CheckIndex, LockPut, Port, TxnOutcome, UnlockPut
+from orchestrator.store.records import NoSuchRecord, UnreadableRecord, encoded, read_record, update_record
+
+
+class ForbiddenTransition(Exception):
+    """The state machine of commands has no such step: a bug in the caller."""
+
+
+def stepped(command: Command, state: CommandState, **changes: object) -> Command:
+    """Return the record in its next state; raises ForbiddenTransition where there is no such step."""
+    if state not in COMMAND_TRANSITIONS[command.state]:
+        raise ForbiddenTransition(f"{command.id} cannot go from {command.state.value} to {state.value}")
+    return command.with_(state=state, **changes)
+
+
+def claim_command(
+    port: Port, command: Kept[Command], assignment: Kept[Assignment], *, session: str, vm: str, attempt: int, now: float
+) -> Command | None:
+    """Take the command for this worker if it and the assignment are still as seen. `now` is wall clock."""
+    claimed = stepped(
+        command.value,
+        CommandState.RUNNING,
+        worker=vm,
+        attempt=attempt,
+        claimed=now,
+        first_task=None,
+        task="",
+        tail=(),
+        rc=None,
+    )
+    key = keys.command(command.value.id)
+    ops = (
+        CheckIndex(key, command.index),
+        CheckIndex(keys.assignment(command.value.service), assignment.index),
+        LockPut(key, encoded(claimed), session),
+    )
+    return claimed if port.txn(ops) is TxnOutcome.WON else None
+
+
+def close_command(port: Port, command: Kept[Command], state: CommandState, reason: str, now: float) -> Command | None:
+    """Give a command that nobody runs its final state."""
+    closed = stepped(command.value, state, reason=reason, finished=now, task="")
+    outcome = port.txn((CasPut(keys.command(closed.id), encoded(closed), command.index),))
+    return closed if outcome is TxnOutcome.WON else None
+
+
+def note_progress(port: Port, command_id: str, session: str, task: str, first_task: float) -> bool:
+    """Write which task is running. False: the command is not ours any more (or is over)."""
+
+    def change(command: Command) -> Command | None:
+        if command.state is not CommandState.RUNNING:
+            return None
+        return command.with_(task=task, first_task=command.first_task or first_task)
+
+    try:
+        written = update_record(port, keys.command(command_id), Command, change, held_by=session)
+    except (NoSuchRecord, UnreadableRecord):
+        return False
+    return written is not None
+
+
+def finish_command(
+    port: Port,
+    command_id: str,
+    session: str,
+    state: CommandState,
+    *,
+    reason: str,
+    rc: int | None,
+    tail: tuple[str, ...],
+    first_task: float | None,
+    now: float,
+) -> bool:
+    """Write the result and free the key. False: it is not ours any more, somebody else decides what becomes of it.
+
+    A LOST write (the record was changed in between, e.g. a cancellation was asked for) is tried on the new record.
+    """
+    while True:
+        kept = _ours(port, command_id, session)
+        if kept is None:
+            return False
+        done = stepped(
+            kept.value,
+            state,
+            reason=reason,
+            rc=rc,
+            tail=tail,
+            finished=now,
+            task="",
+            first_task=kept.value.first_task or first_task,
+        )
+        if _unlock(port, kept, done, session) is TxnOutcome.WON:
+            return True
+
+
+def release_command(port: Port, command_id: str, session: str) -> bool:
+    """Leave the command, running, to another worker. False: it was not ours."""
+    while True:
+        kept = _ours(port, command_id, session)
+        if kept is None:
+            return False
+        left = stepped(kept.value, CommandState.RUNNING, worker=None, task="")
+        if _unlock(port, kept, left, session) is TxnOutcome.WON:
+            return True
+
+
+def _ours(port: Port, command_id: str, session: str) -> Kept[Command] | None:
+    """Read the record; None unless it is running under our session."""
+    kept = read_record(port, keys.command(command_id), Command)
+    if not isinstance(kept, Kept) or kept.session != session or kept.value.state is not CommandState.RUNNING:
+        return None
+    return kept
+
+
+def _unlock(port: Port, kept: Kept[Command], record: Command, session: str) -> TxnOutcome:
+    key = keys.command(record.id)
+    return port.txn((CheckIndex(key, kept.index), UnlockPut(key, encoded(record), session)))

@@ -1,0 +1,86 @@
+"""Owns the warm server process: starts it, starts it again when it has died, ends it.
+
+In: the places. Out: a socket that `playbook_client` asks. A missing server costs a play about a second and nothing
+else, so trouble here is reported once and never raised.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import subprocess
+import sys
+import time
+from contextlib import suppress
+
+from orchestrator.execute.environment import Places, play_environment
+from orchestrator.execute.warm_server import READY
+
+log = logging.getLogger(__name__)
+
+MIN_LIFE_S = 5.0
+STOP_TIMEOUT_S = 3.0
+
+
+class WarmServer:
+    """The worker's own warm server. Used by one thread, which must live as long as the worker."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = -MIN_LIFE_S
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process, or None while there is none."""
+        return self._process.pid if self._process else None
+
+    def ensure_running(self) -> None:
+        """Start the server if it is not running; at most once in `MIN_LIFE_S`. Does not wait for it to be ready."""
+        if self._process is not None:
+            status = self._process.poll()
+            if status is None:
+                return
+            log.warning("The warm server ended with status %s; plays start slower until it is back.", status)
+            self._close_pipes(self._process)
+            self._process = None
+        if time.monotonic() - self._started < MIN_LIFE_S:
+            return
+        self._started = time.monotonic()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-m", "orchestrator.execute.warm_server", str(self._places.warm_socket)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                cwd=self._places.ansible_dir,
+                env=play_environment(self._places, os.environ),
+            )
+        except OSError as error:
+            log.warning("The warm server cannot be started (%s); plays start slower.", error)
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until the server accepts plays; False when it does not within the time."""
+        if self._process is None or self._process.stdout is None:
+            return False
+        readable, _, _ = select.select([self._process.stdout], [], [], timeout_s)
+        return bool(readable) and os.read(self._process.stdout.fileno(), len(READY)) == READY
+
+    def stop(self) -> None:
+        """End the server and every play that it runs."""
+        if self._process is None:
+            return
+        process, self._process = self._process, None
+        self._close_pipes(process)
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    @staticmethod
+    def _close_pipes(process: subprocess.Popen[bytes]) -> None:
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()

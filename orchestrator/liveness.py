@@ -1,0 +1,75 @@
+"""Whether one of our daemons is alive: `GET /health` on the loopback, for the agent's check `<daemon>:alive`.
+
+In: a beat from each round of the daemon's loop. Out: HTTP 200 while the last beat is young, else 503, with a JSON
+body that a person can read. Must never do anything for the daemon: a stuck loop has to show.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Liveness:
+    """Serves `http://127.0.0.1:<port>/health` from a thread of its own until closed."""
+
+    def __init__(self, port: int, stale_after_s: float, daemon: str = "daemon") -> None:
+        """Bind the port at once (raises OSError when it is taken). Port 0 takes any; see `port`."""
+        self._stale_after_s = stale_after_s
+        self._daemon = daemon
+        self._beat_at = time.monotonic()
+        self._sentence = "has just started"
+        self._server = _Server(("127.0.0.1", port), self)
+        self.port = int(self._server.server_address[1])
+        threading.Thread(target=self._server.serve_forever, name="liveness", daemon=True).start()
+
+    def beat(self, sentence: str | None = None) -> None:
+        """Say that the loop went round, and with `sentence` what it came to."""
+        self._beat_at = time.monotonic()
+        if sentence is not None:
+            self._sentence = sentence
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def report(self) -> tuple[bool, dict[str, object]]:
+        """Return whether the loop is alive, and what `/health` answers."""
+        age_s = time.monotonic() - self._beat_at
+        alive = age_s <= self._stale_after_s
+        word = "is alive" if alive else "is stuck"
+        sentence = f"orch {self._daemon} {word}: its loop went round {age_s:.1f} s ago; {self._sentence}"
+        return alive, {"alive": alive, "last_beat_age_s": round(age_s, 3), "sentence": sentence}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, address: tuple[str, int], liveness: Liveness) -> None:
+        self.liveness = liveness
+        super().__init__(address, _Handler)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 5
+    server: _Server
+
+    def do_GET(self) -> None:
+        """Answer /health; anything else is 404."""
+        if self.path.split("?")[0] != "/health":
+            self.send_error(404)
+            return
+        alive, answer = self.server.liveness.report()
+        body = (json.dumps(answer) + "\n").encode()
+        self.send_response(200 if alive else 503)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep the journal free of one line per second."""

@@ -1,0 +1,141 @@
+"""Duties are data: what a guard is to do on its VM, each with one plain sentence that says why.
+
+`node.duty` makes them, `node.hand` carries them out. A duty may be carried out twice without harm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import ClassVar
+
+
+class Medium(str, Enum):
+    """What a duty changes, and what must therefore be read again after it."""
+
+    AGENT = "agent"
+    SESSIONS = "sessions"
+    KV = "kv"
+    ADDRESS = "address"
+    UNIT = "unit"
+    NOTHING = "nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class Duty:
+    """One thing to do now. `reason` is a whole sentence: the log line and the test's assertion in one."""
+
+    changes: ClassVar[Medium] = Medium.NOTHING
+
+    service: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Register(Duty):
+    """Register the instance, or complete it, with the given first statuses of its two checks."""
+
+    changes: ClassVar[Medium] = Medium.AGENT
+
+    tag: str
+    unit_status: str
+    probe_status: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retag(Duty):
+    """Tell in the catalog which role the instance has now; its checks stay as they are."""
+
+    changes: ClassVar[Medium] = Medium.AGENT
+
+    tag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deregister(Duty):
+    """Take the instance and its checks out of the agent; ends a session that is bound to them."""
+
+    changes: ClassVar[Medium] = Medium.AGENT
+
+
+@dataclass(frozen=True, slots=True)
+class PushUnit(Duty):
+    """Set the `:unit` check; critical ends the session and frees the role lock."""
+
+    changes: ClassVar[Medium] = Medium.AGENT
+
+    status: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSession(Duty):
+    """Create the session that is bound to serfHealth and the instance's checks."""
+
+    changes: ClassVar[Medium] = Medium.SESSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class DestroySession(Duty):
+    """End a session of ours that nothing needs."""
+
+    changes: ClassVar[Medium] = Medium.SESSIONS
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
+class AcquireLock(Duty):
+    """Take the role lock for `epoch`, if the assignment is still the one with this ModifyIndex."""
+
+    changes: ClassVar[Medium] = Medium.KV
+
+    session: str
+    epoch: int
+    assignment_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseLock(Duty):
+    """Give the role lock up in a planned move."""
+
+    changes: ClassVar[Medium] = Medium.KV
+
+    session: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TakeAddress(Duty):
+    """Bring the front door's address up here and announce it."""
+
+    changes: ClassVar[Medium] = Medium.ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class HandOverAddress(Duty):
+    """Move the address to the loopback interface: open connections end in peace, new ones go elsewhere."""
+
+    changes: ClassVar[Medium] = Medium.ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class DropAddress(Duty):
+    """Remove the address from this VM at once."""
+
+    changes: ClassVar[Medium] = Medium.ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class StopUnit(Duty):
+    """Stop the unit and disable it, if the assignment is still the one with this ModifyIndex."""
+
+    changes: ClassVar[Medium] = Medium.UNIT
+
+    assignment_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNow(Duty):
+    """Ask the instance itself once; the answer comes back as an event."""

@@ -1,0 +1,377 @@
+"""PURE: what a guard has to do now, for one immutable view of its VM.
+
+In: `LocalView`, the `Memory` of the last cycle, monotonic `now`. Out: `Plan`: the duties, the new memory, when to
+look again. No I/O, no clock, no randomness. The rules stand one below the other in `_RULES`; each yields duties
+or the time at which it wants to be asked again (`Later`). docs/architecture.md, "Guard", says them in prose.
+
+What must never happen, whatever the view: an address without the role lock of the assignment's epoch; a change of
+anything but our own check and address while KV cannot be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from orchestrator.node import duties as do
+from orchestrator.node.instance import describe_unit, meta_of, probe_differs, role_tag
+from orchestrator.node.situation import (
+    CRITICAL,
+    DOWN,
+    PASSING,
+    RUNNING,
+    SETTLING,
+    AddressState,
+    LocalView,
+    ProbeState,
+    Registration,
+    Situation,
+    UnitState,
+    UnitStatus,
+)
+
+FENCE_GRACE_S = 5.0
+"""A unit that may not run here is stopped after this; the `deactivate` play normally comes first."""
+RESTART_LIMIT_S = 10.0
+"""systemd may take this long to bring a unit back before its check is pushed critical."""
+FAST_PROBING_S = 15.0
+FAST_PROBE_EVERY_S = 0.05
+SLOW_PROBE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Since when (monotonic) something has been so without a break; None: it is not so."""
+
+    unwanted: float | None = None
+    """The unit runs here and may not."""
+    settling: float | None = None
+    """systemd has been starting or restarting the unit."""
+    awaited: float | None = None
+    """The service should be active here and its instance is not registered."""
+    awaited_unit: UnitStatus | None = None
+    """The unit as it was when the waiting began, to tell an old failure from a new one."""
+    probing: float | None = None
+    """The instance has been probed without being taken as healthy."""
+    handed_over: float | None = None
+
+
+Memory = Mapping[str, Since]
+EMPTY_MEMORY: Memory = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Nothing to do yet; ask again at `at` (monotonic)."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one cycle came to."""
+
+    duties: tuple[do.Duty, ...] = ()
+    memory: Memory = field(default_factory=lambda: EMPTY_MEMORY)
+    wake_at: float | None = None
+    watch_agent: bool = False
+    """A check of ours is awaited to recover: read the agent often."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """One service with what follows from its situation at once."""
+
+    view: LocalView
+    at: Situation
+    since: Since
+    now: float
+
+    @property
+    def active_here(self) -> bool:
+        assignment = self.at.assignment
+        return assignment is not None and assignment.active == self.view.vm
+
+    @property
+    def may_run(self) -> bool:
+        """With no assignment yet, the first VM of the order counts as designated."""
+        if self.at.assignment is None:
+            return self.view.vm == self.at.policy.home
+        return self.at.assignment.may_run_on(self.view.vm)
+
+    @property
+    def must_leave(self) -> bool:
+        return self.view.kv_fresh and self.at.assignment is not None and not self.may_run
+
+    @property
+    def ought_to_run(self) -> bool:
+        """Active here, or hot standby here: a unit that is down is a failure, not a choice."""
+        assignment = self.at.assignment
+        hot = self.at.policy.standby == "hot" and assignment is not None and self.view.vm in assignment.standbys
+        return self.active_here or hot
+
+    @property
+    def lock_mine(self) -> bool:
+        lock = self.at.lock
+        return lock is not None and lock.session is not None and lock.session in self.at.sessions
+
+    @property
+    def lock_current(self) -> bool:
+        """Ours, at the assignment's epoch, for the VM that the assignment makes active."""
+        lock, assignment = self.at.lock, self.at.assignment
+        return (
+            self.active_here
+            and self.lock_mine
+            and lock is not None
+            and lock.value is not None
+            and assignment is not None
+            and (lock.value.vm, lock.value.epoch) == (self.view.vm, assignment.epoch)
+        )
+
+    @property
+    def lock_free(self) -> bool:
+        return self.at.lock is None or self.at.lock.session is None
+
+    @property
+    def answers(self) -> bool:
+        return self.at.unit.state is UnitState.ACTIVE and self.at.probe.state is ProbeState.OK
+
+    @property
+    def healthy(self) -> bool:
+        registration = self.at.registration
+        return self.at.unit.state is UnitState.ACTIVE and registration is not None and registration.is_healthy
+
+    @property
+    def let_go(self) -> bool:
+        """Neither lock nor address is held: the instance may be taken apart."""
+        return not self.lock_mine and self.at.address is not AddressState.UP
+
+    @property
+    def needs_probe(self) -> bool:
+        registration = self.at.registration
+        unproven = registration is None or not registration.is_whole or registration.unit_status == CRITICAL
+        ready = self.view.kv_fresh and self.view.agent_known and self.may_run
+        return ready and unproven and self.at.unit.state is UnitState.ACTIVE
+
+    @property
+    def describe(self) -> str:
+        return describe_unit(self.at.policy.unit, self.at.unit)
+
+
+def duties(view: LocalView, memory: Memory, now: float) -> Plan:
+    """Return what is to be done now. `now` is monotonic seconds."""
+    found: list[do.Duty] = [
+        do.Deregister(service, f"{service} is not in the policy any more.")
+        for service in (view.strays if view.kv_fresh and view.agent_known else ())
+    ]
+    remembered: dict[str, Since] = {}
+    times: list[float] = []
+    watch_agent = False
+    for situation in view.situations:
+        case = _Case(view, situation, Since(), now)
+        case = _Case(view, situation, _remember(memory.get(situation.service, Since()), case), now)
+        remembered[situation.service] = case.since
+        watch_agent = watch_agent or (case.active_here and situation.registration is not None and not case.healthy)
+        for rule in _RULES:
+            for thing in rule(case):
+                if isinstance(thing, Later):
+                    times.append(thing.at)
+                else:
+                    found.append(thing)
+    return Plan(tuple(found), MappingProxyType(remembered), min(times, default=None), watch_agent)
+
+
+def _remember(old: Since, case: _Case) -> Since:
+    """Return since when the things that have a grace have been so."""
+
+    def since(was: float | None, is_so: bool) -> float | None:
+        return (case.now if was is None else was) if is_so else None
+
+    awaited = case.view.kv_fresh and case.view.agent_known and case.active_here and case.at.registration is None
+    return Since(
+        unwanted=since(old.unwanted, case.must_leave and case.at.unit.state in RUNNING),
+        settling=since(old.settling, case.at.unit.state in SETTLING),
+        awaited=since(old.awaited, awaited),
+        awaited_unit=(old.awaited_unit or case.at.unit) if awaited else None,
+        probing=since(old.probing, case.needs_probe),
+        handed_over=since(old.handed_over, case.at.address is AddressState.HANDED_OVER),
+    )
+
+
+Found = Iterator[do.Duty | Later]
+
+
+def _unit_check(case: _Case) -> Found:
+    """Keep the `:unit` check true. A failure is pushed at once: this is what frees the role lock."""
+    registration = case.at.registration
+    if not case.view.agent_known or registration is None or not registration.unit_status:
+        return
+    state, name = case.at.unit.state, case.at.policy.unit
+    output = case.describe
+    told = (registration.unit_status, registration.unit_output)
+    if state is UnitState.ACTIVE and (registration.unit_status == PASSING or case.answers):
+        if told != (PASSING, output):
+            yield do.PushUnit(case.at.service, f"{name} runs and answers.", PASSING, output)
+    elif state in SETTLING and case.since.settling is not None and registration.unit_status != CRITICAL:
+        limit = case.since.settling + RESTART_LIMIT_S
+        if case.now < limit:
+            yield Later(limit)
+        else:
+            reason = f"systemd has not brought {name} back within {RESTART_LIMIT_S:g} s."
+            yield do.PushUnit(case.at.service, reason, CRITICAL, output)
+    elif (state is UnitState.FAILED or (state in DOWN and case.ought_to_run)) and told != (CRITICAL, output):
+        yield do.PushUnit(case.at.service, f"{output}.", CRITICAL, output)
+
+
+def _address(case: _Case) -> Found:
+    """Hold the front door's address exactly while the role lock is ours and the unit is not down."""
+    door = case.at.policy.front_door
+    if door is None or door.kind == "dns":
+        return
+    service, name = case.at.service, door.address or door.kind
+    down = case.at.unit.state in DOWN
+    if case.at.address is AddressState.UP:
+        if down:
+            yield do.DropAddress(service, f"The address {name} is dropped: {case.describe}.")
+        elif case.view.kv_fresh and not case.lock_mine:
+            yield do.DropAddress(service, f"The address {name} is dropped: the role lock is not ours any more.")
+        elif case.view.kv_fresh and case.at.assignment is not None and not case.active_here:
+            yield do.HandOverAddress(service, f"The address {name} is handed over to {case.at.assignment.active}.")
+        return
+    if case.view.kv_fresh and case.lock_current and not down and case.at.address is not AddressState.UNKNOWN:
+        yield do.TakeAddress(service, f"The role lock is ours, so the address {name} is taken.")
+    elif case.at.address is AddressState.HANDED_OVER and case.since.handed_over is not None:
+        until = case.since.handed_over + case.view.drain_s
+        if down or case.now >= until:
+            yield do.DropAddress(service, f"The address {name} is given up: open connections had time to end.")
+        else:
+            yield Later(until)
+
+
+def _lock(case: _Case) -> Found:
+    """Hold the role lock exactly where the assignment says, at its epoch, with a healthy instance."""
+    assignment, lock = case.at.assignment, case.at.lock
+    if not case.view.kv_fresh or assignment is None:
+        return
+    if case.lock_mine and not case.active_here:
+        if case.at.address is not AddressState.UP and lock is not None and lock.session is not None:
+            reason = f"{case.at.service} moves to {assignment.active} at epoch {assignment.epoch}."
+            yield do.ReleaseLock(case.at.service, reason, lock.session, assignment.epoch)
+        return
+    if not case.active_here or not case.healthy or case.lock_current or not case.at.sessions:
+        return
+    if case.at.assignment_index and (case.lock_free or case.lock_mine):
+        session = lock.session if case.lock_mine and lock is not None and lock.session else case.at.sessions[0]
+        reason = f"{case.at.service} is active here at epoch {assignment.epoch} and healthy."
+        yield do.AcquireLock(case.at.service, reason, session, assignment.epoch, case.at.assignment_index)
+
+
+def _session(case: _Case) -> Found:
+    """Have one session wherever a healthy instance may have to take the lock: it then needs one write, not two."""
+    if not case.view.kv_fresh or case.at.assignment is None:
+        return
+    service, sessions = case.at.service, case.at.sessions
+    if case.must_leave:
+        if not case.lock_mine:
+            for session in sessions:
+                yield do.DestroySession(service, f"{service} may not run here, so its session is ended.", session)
+        return
+    if not sessions and case.healthy and case.may_run:
+        yield do.CreateSession(service, f"{service} is healthy here.")
+    held = case.at.lock.session if case.at.lock else None
+    needed = held if held in sessions else next(iter(sessions), None)
+    for session in sessions:
+        if session != needed:
+            yield do.DestroySession(service, f"{service} has a second session here.", session)
+
+
+def _registration(case: _Case) -> Found:
+    """Have in the catalog what runs here and what should, and nothing else."""
+    if not case.view.agent_known or not case.view.kv_fresh:
+        return
+    registration, service = case.at.registration, case.at.service
+    if registration is None:
+        if case.may_run:
+            yield from _first_registration(case)
+        return
+    if case.must_leave:
+        if case.let_go:
+            yield do.Deregister(service, f"{service} may not run here at this epoch.")
+        return
+    if not case.may_run:
+        return
+    stopped = case.at.unit.state in (UnitState.STOPPED, UnitState.ABSENT)
+    if stopped and not case.ought_to_run and not case.lock_mine:
+        yield do.Deregister(service, f"{case.describe} on purpose: the service is not active here.")
+    elif not registration.is_whole:
+        if case.answers:
+            yield _register(case, PASSING, PASSING, f"The registration of {service} is not whole.")
+    elif probe_differs(case.at, registration):
+        reason = f"The policy has another probe for {service}."
+        yield _register(case, registration.unit_status, registration.probe_status, reason)
+    elif not (case.active_here and case.healthy and not case.lock_current):
+        # While the lock is about to be taken the tag waits: traffic first.
+        yield from _retag(case, registration)
+
+
+def _first_registration(case: _Case) -> Found:
+    service = case.at.service
+    if case.answers:
+        yield _register(case, PASSING, PASSING, f"{case.at.policy.unit} runs and answers: {case.at.probe.output}.")
+        return
+    if case.since.awaited is None or case.since.awaited_unit is None:
+        return
+    then, unit = case.since.awaited_unit, case.at.unit
+    if unit.state is UnitState.FAILED and (unit.state, unit.since) != (then.state, then.since):
+        yield _register(case, CRITICAL, CRITICAL, f"{service} should be active here, but {case.describe}.")
+        return
+    until = case.since.awaited + case.view.give_up_s
+    if case.now < until:
+        yield Later(until)
+    else:
+        reason = f"{service} should be active here and has not become healthy in {case.view.give_up_s:g} s."
+        yield _register(case, CRITICAL, CRITICAL, reason)
+
+
+def _register(case: _Case, unit_status: str, probe_status: str, reason: str) -> do.Register:
+    tag = role_tag(case.at, case.view.vm, lock_held=case.lock_current)
+    return do.Register(case.at.service, reason, tag, unit_status, probe_status, case.describe)
+
+
+def _retag(case: _Case, registration: Registration) -> Found:
+    tag = role_tag(case.at, case.view.vm, lock_held=case.lock_current)
+    place = (case.at.vm_address, case.at.policy.port)
+    told = (registration.tags, registration.meta, (registration.address, registration.port))
+    if told != ((tag,), meta_of(case.at, case.view.vm), place):
+        epoch = case.at.assignment.epoch if case.at.assignment else 0
+        yield do.Retag(case.at.service, f"The instance is {tag} at epoch {epoch}.", tag)
+
+
+def _fence(case: _Case) -> Found:
+    """Stop what may not run here. The hand reads the assignment once more before it does."""
+    if case.since.unwanted is None or not case.let_go or not case.at.assignment_index:
+        return
+    until = case.since.unwanted + FENCE_GRACE_S
+    if case.now < until:
+        yield Later(until)
+    else:
+        assignment = case.at.assignment
+        where = f"{assignment.active} at epoch {assignment.epoch}" if assignment else "elsewhere"
+        reason = f"{case.at.policy.unit} runs here, but {case.at.service} is active on {where}."
+        yield do.StopUnit(case.at.service, reason, case.at.assignment_index)
+
+
+def _probing(case: _Case) -> Found:
+    """Ask often while the answer is awaited, seldom when it does not come, never when the agent's probe will do."""
+    if not case.needs_probe or case.since.probing is None:
+        return
+    fast = case.now < case.since.probing + FAST_PROBING_S
+    due = case.at.probe.at + (FAST_PROBE_EVERY_S if fast else SLOW_PROBE_EVERY_S)
+    if case.at.probe.state is ProbeState.UNKNOWN or case.now >= due:
+        yield do.ProbeNow(case.at.service, f"{case.at.policy.unit} runs and its answer is awaited.")
+    else:
+        yield Later(due)
+
+
+_RULES = (_unit_check, _address, _lock, _session, _registration, _fence, _probing)

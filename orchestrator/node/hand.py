@@ -1,0 +1,102 @@
+"""Carries duties out: the only place where a guard changes anything.
+
+In: a `Duty` and the situation it was made for. Out: done, or an exception that says why not: `Unknown`, `Refused`,
+`AddressTrouble`, `SystemdAway`, `NotDone`. Each is to be tried again by the loop, after a new look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from orchestrator.domain import keys
+from orchestrator.domain.records import LockValue
+from orchestrator.node import duties as do
+from orchestrator.node import systemd
+from orchestrator.node.address import AddressTrouble, Door
+from orchestrator.node.instance import agent_service, probe_spec, pushed_spec, session_name
+from orchestrator.node.situation import Situation
+from orchestrator.store.port import CheckIndex, LockPut, Port, Refused, TxnOutcome, Unknown
+
+
+class NotDone(Exception):
+    """The world was no longer as the duty supposed; nothing was changed."""
+
+
+TROUBLES = (Unknown, Refused, AddressTrouble, systemd.SystemdAway, NotDone)
+
+
+class Hand:
+    """The guard's access to its VM. Used by the loop's thread only."""
+
+    def __init__(
+        self,
+        vm: str,
+        port: Port,
+        probe: Callable[[Situation], None],
+        stop_unit: Callable[[str], None] = systemd.stop_and_disable,
+    ) -> None:
+        """`probe` starts a probe of the instance and returns at once."""
+        self._vm = vm
+        self._port = port
+        self._probe = probe
+        self._stop_unit = stop_unit
+
+    def carry_out(self, duty: do.Duty, at: Situation | None, doors: Mapping[str, Door]) -> None:
+        """Do it; raises one of `TROUBLES`. `at` is None only for a service that left the policy."""
+        if isinstance(duty, do.Deregister):
+            self._port.agent_deregister(keys.instance_service_id(duty.service))
+        elif isinstance(duty, do.TakeAddress):
+            doors[duty.service].take()
+        elif isinstance(duty, do.HandOverAddress):
+            doors[duty.service].hand_over()
+        elif isinstance(duty, do.DropAddress):
+            doors[duty.service].drop()
+        elif isinstance(duty, do.AcquireLock):
+            self._acquire(duty)
+        elif isinstance(duty, do.ReleaseLock):
+            value = LockValue(vm=self._vm, epoch=duty.epoch).to_json().encode()
+            self._port.lock_release(keys.lock(duty.service), value, duty.session)
+        elif isinstance(duty, do.DestroySession):
+            self._port.session_destroy(duty.session)
+        elif isinstance(duty, do.PushUnit):
+            self._port.agent_push(keys.unit_check_id(duty.service), duty.status, duty.output)
+        elif at is not None:
+            self._carry_out_for(duty, at)
+
+    def _carry_out_for(self, duty: do.Duty, at: Situation) -> None:
+        """Do what needs the policy of the service."""
+        if isinstance(duty, do.Register):
+            service_id = keys.instance_service_id(at.service)
+            self._port.agent_register(agent_service(at, self._vm, duty.tag))
+            self._port.agent_register_pushed(service_id, pushed_spec(at, duty.unit_status, duty.output))
+            self._port.agent_register_probe(service_id, probe_spec(at, duty.probe_status))
+        elif isinstance(duty, do.Retag):
+            self._port.agent_register(agent_service(at, self._vm, duty.tag))
+        elif isinstance(duty, do.CreateSession):
+            checks = (keys.probe_check_id(at.service), keys.unit_check_id(at.service))
+            self._port.session_create(session_name(at.service, self._vm), checks, lock_delay_s=0.0)
+        elif isinstance(duty, do.StopUnit):
+            self._stop(duty, at)
+        elif isinstance(duty, do.ProbeNow):
+            self._probe(at)
+        else:
+            raise TypeError(f"no hand for {duty!r}")
+
+    def _acquire(self, duty: do.AcquireLock) -> None:
+        """Take the lock only if the assignment is unchanged: a lock of a past epoch is never taken."""
+        value = LockValue(vm=self._vm, epoch=duty.epoch).to_json().encode()
+        outcome = self._port.txn(
+            (
+                CheckIndex(keys.assignment(duty.service), duty.assignment_index),
+                LockPut(keys.lock(duty.service), value, duty.session),
+            )
+        )
+        if outcome is TxnOutcome.LOST:
+            raise NotDone("the assignment changed, or another session holds the lock")
+
+    def _stop(self, duty: do.StopUnit, at: Situation) -> None:
+        """Stop only on what Consul says now, not on a view from before it could not be reached."""
+        _, pair = self._port.kv_get(keys.assignment(duty.service))
+        if pair is None or pair.modify_index != duty.assignment_index:
+            raise NotDone("the assignment changed")
+        self._stop_unit(at.policy.unit)

@@ -1,0 +1,200 @@
+"""What the guard has seen so far, put together into one `LocalView`.
+
+In: readings of KV, sessions, the agent, systemd, probes, addresses. Out: `LocalView`. No I/O but the two files in
+which the last good policy and assignments outlive the guard (and a key that nobody can read any more).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestrator.domain import keys
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import Assignment, LockValue
+from orchestrator.domain.view import LockView
+from orchestrator.node.feed import Newest
+from orchestrator.node.instance import KEPT_BY, session_name
+from orchestrator.node.situation import (
+    AddressState,
+    LocalView,
+    ProbeResult,
+    Registration,
+    Situation,
+    UnitState,
+    UnitStatus,
+)
+from orchestrator.store.port import AgentCheck, AgentService, KvPair, Session
+
+log = logging.getLogger(__name__)
+
+POLICY_FILE = "policy.json"
+ASSIGNMENTS_FILE = "guard-assignments.json"
+_NOT_ASKED = UnitStatus(UnitState.UNKNOWN)
+
+
+def registrations(services: Iterable[AgentService], checks: Iterable[AgentCheck]) -> dict[str, Registration]:
+    """Return service -> registration, for those that a guard keeps."""
+    by_id = {check.check_id: check for check in checks}
+    found = {}
+    for service in services:
+        meta = dict(service.meta)
+        if meta.get("kept_by") != KEPT_BY or "service" not in meta:
+            continue
+        unit = by_id.get(keys.unit_check_id(meta["service"]))
+        probe = by_id.get(keys.probe_check_id(meta["service"]))
+        found[meta["service"]] = Registration(
+            tags=service.tags,
+            meta=tuple(sorted(service.meta)),
+            address=service.address,
+            port=service.port,
+            unit_status=unit.status if unit else "",
+            unit_output=unit.output if unit else "",
+            probe_status=probe.status if probe else "",
+        )
+    return found
+
+
+def lock_view(pair: KvPair) -> LockView:
+    """Return the lock; a value that cannot be read is None, the session that holds it still counts."""
+    try:
+        value = LockValue.from_json(pair.value)
+    except ValueError:
+        value = None
+    return LockView(value, pair.session, pair.modify_index)
+
+
+class Observed:
+    """The newest of everything. Used by the loop's thread only."""
+
+    def __init__(self, vm: str, state_dir: Path) -> None:
+        self.vm = vm
+        self.kv: Newest[tuple[KvPair, ...]] = Newest()
+        self.sessions: Newest[tuple[Session, ...]] = Newest()
+        self.troubled: dict[str, str] = {"services": "not read yet", "sessions": "not read yet"}
+        """Feed -> what is the matter with it; empty while KV and sessions are fresh."""
+        self.units: dict[str, UnitStatus] = {}
+        self.probes: dict[str, ProbeResult] = {}
+        self.registered: dict[str, Registration] | None = None
+        self.addresses: dict[str, AddressState] = {}
+        self._state_dir = state_dir
+        self.policy = self._kept_policy()
+        self._assignments = self._kept_assignments()
+        self._complained: dict[str, int] = {}
+
+    def take_policy(self, pair: KvPair | None) -> bool:
+        """Take a new policy if it is valid; say whether it is another than before."""
+        if pair is None:
+            self._complain(keys.CONFIG, -1, "orch/config is absent: the last good policy stays in force")
+            return False
+        try:
+            policy = Policy.model_validate_json(pair.value)
+        except ValueError as error:
+            self._complain(keys.CONFIG, pair.modify_index, f"orch/config is not valid and is ignored: {error}")
+            return False
+        if policy == self.policy:
+            return False
+        self.policy = policy
+        self._keep(POLICY_FILE, policy.model_dump_json())
+        return True
+
+    def take_unit(self, unit: str, status: UnitStatus) -> None:
+        """Take what systemd says; what was probed before the change does not count any more."""
+        before = self.units.get(unit, _NOT_ASKED)
+        self.units[unit] = status
+        if self.policy is not None and (before.state, before.pid) != (status.state, status.pid):
+            for name, service in self.policy.services.items():
+                if service.unit == unit:
+                    self.probes.pop(name, None)
+
+    def view(self) -> LocalView:
+        """Put it all together."""
+        if self.policy is None or self.vm not in self.policy.vms:
+            return LocalView(self.vm, 0.0, 0.0)
+        registered = self.registered or {}
+        return LocalView(
+            vm=self.vm,
+            drain_s=self.policy.drain_s,
+            give_up_s=self.policy.dispatch.activation_timeout_s,
+            situations=self._situations(self.policy, registered),
+            strays=tuple(sorted(name for name in registered if name not in self.policy.services)),
+            kv_fresh=not self.troubled,
+            agent_known=self.registered is not None,
+        )
+
+    def _situations(self, policy: Policy, registered: dict[str, Registration]) -> tuple[Situation, ...]:
+        pairs = {pair.key: pair for pair in self.kv.value or ()}
+        found = []
+        for name, service in policy.services.items():
+            index = self._read_assignment(name, pairs.get(keys.assignment(name)))
+            assignment = self._assignments.get(name)
+            concerned = self.vm in service.order or name in registered
+            if not concerned and not (assignment and assignment.may_run_on(self.vm)):
+                continue
+            lock = pairs.get(keys.lock(name))
+            own = session_name(name, self.vm)
+            found.append(
+                Situation(
+                    service=name,
+                    policy=service,
+                    vm_address=policy.vms[self.vm].address,
+                    assignment=assignment,
+                    assignment_index=index,
+                    lock=lock_view(lock) if lock else None,
+                    sessions=tuple(s.id for s in self.sessions.value or () if s.name == own),
+                    unit=self.units.get(service.unit, _NOT_ASKED),
+                    probe=self.probes.get(name, ProbeResult()),
+                    registration=registered.get(name),
+                    address=self.addresses.get(name, AddressState.NONE),
+                )
+            )
+        return tuple(found)
+
+    def _read_assignment(self, service: str, pair: KvPair | None) -> int:
+        """Remember the assignment if it can be read; return its ModifyIndex, 0 when it cannot."""
+        if pair is None:
+            if self.kv.value is not None:
+                self._assignments.pop(service, None)
+            return 0
+        try:
+            assignment = Assignment.from_json(pair.value)
+        except ValueError as error:
+            self._complain(pair.key, pair.modify_index, f"{pair.key} cannot be read, the last good one stays: {error}")
+            return 0
+        if self._assignments.get(service) != assignment:
+            self._assignments[service] = assignment
+            kept = {name: each.model_dump(mode="json") for name, each in self._assignments.items()}
+            self._keep(ASSIGNMENTS_FILE, json.dumps(kept))
+        return pair.modify_index
+
+    def _complain(self, key: str, index: int, sentence: str) -> None:
+        """Log once per version of the key."""
+        if self._complained.get(key) != index:
+            self._complained[key] = index
+            log.error("%s", sentence)
+
+    def _kept_policy(self) -> Policy | None:
+        try:
+            return Policy.model_validate_json((self._state_dir / POLICY_FILE).read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _kept_assignments(self) -> dict[str, Assignment]:
+        try:
+            kept = json.loads((self._state_dir / ASSIGNMENTS_FILE).read_bytes())
+            return {str(name): Assignment.model_validate(each) for name, each in kept.items()}
+        except (OSError, ValueError, AttributeError):
+            return {}
+
+    def _keep(self, name: str, text: str) -> None:
+        """Write the file whole or not at all; a disk that is full must not stop the guard."""
+        path = self._state_dir / name
+        candidate = path.with_suffix(f".{os.getpid()}")
+        try:
+            candidate.write_text(text)
+            candidate.replace(path)
+        except OSError as error:
+            log.warning("%s cannot be written: %s", path, error)

@@ -1,0 +1,281 @@
+"""Stage 1, PURE: Consul's raw answers -> the frozen `View` that decisions look at.
+
+In: KV pairs and checks as read, and the policy in force. Out: a `View`, for whatever bytes the keys hold; nothing
+here raises. Must never turn a value that cannot be read into an absent one: it becomes `Unreadable`, and where the
+key's mere existence matters (paused, maintenance, rotate) it keeps its effect.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+import yaml
+
+from orchestrator.domain import keys
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import (
+    Assignment,
+    Command,
+    Endpoints,
+    LockValue,
+    Maintenance,
+    Paused,
+    Record,
+    Request,
+    Rotation,
+)
+from orchestrator.domain.view import (
+    InstanceState,
+    InstanceView,
+    Kept,
+    Load,
+    LockView,
+    Reach,
+    ServiceView,
+    Unreadable,
+    View,
+    VmView,
+)
+from orchestrator.store.port import Check, KvPair
+from orchestrator.store.records import problem_in
+
+R = TypeVar("R", bound=Record)
+
+PASSING, CRITICAL = "passing", "critical"
+MAX_OUTPUT = 200
+BY_NOBODY_KNOWN = "unknown"
+
+
+def parse_policy(pair: KvPair | None) -> Kept[Policy] | Unreadable | None:
+    """Read `orch/config`: the policy, or why it is none, or None where the key is absent.
+
+    JSON, as `orch config apply` writes it, and YAML, as a person may put it.
+    """
+    if pair is None:
+        return None
+    parsed = _policy_in(pair.value)
+    if isinstance(parsed, str):
+        return Unreadable(pair.key, pair.modify_index, parsed)
+    return Kept(parsed, pair.modify_index)
+
+
+def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy) -> View:
+    """Build the view. Keys that are not orch's, services and VMs that the policy does not know are left out."""
+    by_key = {pair.key: pair for pair in pairs}
+    of_vm: dict[str, dict[str, str]] = {vm: {} for vm in policy.vms}
+    of_service: dict[str, dict[str, list[Check]]] = {}
+    for check in checks:
+        if check.node in of_vm:
+            of_vm[check.node][check.check_id] = check.status
+            of_service.setdefault(check.service_id, {}).setdefault(check.node, []).append(check)
+    unreadable: list[Unreadable] = []
+    requests = _open_requests(by_key, unreadable)
+    return View(
+        vms=_frozen({vm: _vm_view(vm, of_vm[vm], by_key, unreadable) for vm in policy.vms}),
+        services=_frozen(
+            {
+                name: _service_view(name, by_key, of_service.get(keys.instance_service_id(name), {}), unreadable)
+                for name in policy.services
+            }
+        ),
+        requests=requests,
+        commands=_commands_of_interest(by_key, {kept.value.id for kept in requests}, unreadable),
+        paused=_paused(by_key, unreadable),
+        unreadable=tuple(unreadable),
+        strange_triggers=_strange_triggers(by_key, policy),
+    )
+
+
+# -- records ----------------------------------------------------------------------------------------------------
+
+
+def _read(pair: KvPair | None, record_type: type[R]) -> Kept[R] | Unreadable | None:
+    """Read a pair as the record, which must be the one that its key names."""
+    if pair is None:
+        return None
+    record = _record_in(record_type, pair.value)
+    problem = record if isinstance(record, str) else _misplaced(pair.key, record)
+    if problem is not None:
+        return Unreadable(pair.key, pair.modify_index, problem, pair.session)
+    assert not isinstance(record, str)
+    return Kept(record, pair.modify_index, pair.session)
+
+
+# A view is built anew after each change, and nearly all of its records are the ones of the view before.
+@lru_cache(maxsize=4096)
+def _record_in(record_type: type[R], value: bytes) -> R | str:
+    try:
+        return record_type.from_json(value)
+    except ValueError as error:
+        return problem_in(error)
+
+
+@lru_cache(maxsize=8)
+def _policy_in(value: bytes) -> Policy | str:
+    try:
+        return Policy.model_validate(_document_in(value))
+    except ValueError as error:
+        return problem_in(error)
+
+
+def _document_in(value: bytes) -> Any:
+    """Read a document as JSON or YAML. Raises ValueError with one sentence."""
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return yaml.safe_load(value.decode("utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"it is neither JSON nor YAML: {str(error).splitlines()[0]}") from None
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _misplaced(key: str, record: Record) -> str | None:
+    """Say what is wrong when the record names another service or id than its key does."""
+    named: str | None = None
+    in_key = key
+    if isinstance(record, Assignment | Endpoints | Rotation):
+        named, in_key = record.service, key.removeprefix(keys.SERVICES).split("/")[0]
+    elif isinstance(record, Request):
+        named, in_key = record.id, key.removeprefix(keys.REQUESTS)
+    elif isinstance(record, Command):
+        named, in_key = record.id, key.removeprefix(keys.COMMANDS)
+    if named is None or named == in_key:
+        return None
+    return f"it is of {named[:80]!r}, its key of {in_key[:80]!r}"
+
+
+def _under(by_key: Mapping[str, KvPair], prefix: str) -> Iterator[KvPair]:
+    """Yield the pairs under the prefix; the prefix itself is a folder that Consul's UI makes, not a record."""
+    return (pair for key, pair in by_key.items() if key.startswith(prefix) and key != prefix)
+
+
+# -- services ---------------------------------------------------------------------------------------------------
+
+
+def _service_view(
+    name: str,
+    by_key: Mapping[str, KvPair],
+    checks: Mapping[str, Sequence[Check]],
+    unreadable: list[Unreadable],
+) -> ServiceView:
+    trigger = by_key.get(keys.rotate(name))
+    return ServiceView(
+        name=name,
+        assignment=_read(by_key.get(keys.assignment(name)), Assignment),
+        lock=_lock_view(by_key.get(keys.lock(name)), unreadable),
+        endpoints=_read(by_key.get(keys.endpoints(name)), Endpoints),
+        rotation=_read(by_key.get(keys.rotation(name)), Rotation),
+        trigger_index=trigger.modify_index if trigger else None,
+        trigger_value=trigger.value.decode("utf-8", "replace")[:MAX_OUTPUT] if trigger else "",
+        instances=_frozen({vm: _instance(vm, of_instance) for vm, of_instance in checks.items()}),
+    )
+
+
+def _lock_view(pair: KvPair | None, unreadable: list[Unreadable]) -> LockView | None:
+    if pair is None:
+        return None
+    value = _read(pair, LockValue)
+    if isinstance(value, Kept):
+        return LockView(value.value, pair.session, pair.modify_index)
+    # A free lock that nobody has written to yet is empty, which is no fault.
+    if value is not None and (pair.value or pair.session):
+        unreadable.append(value)
+    return LockView(None, pair.session, pair.modify_index)
+
+
+def _instance(vm: str, checks: Sequence[Check]) -> InstanceView:
+    """Say what the checks of a registered instance (at least one) mean together."""
+    failing = [check for check in checks if check.status == CRITICAL]
+    telling = failing or [check for check in checks if check.status != PASSING]
+    output = "; ".join(_one_line(check) for check in telling)[:MAX_OUTPUT]
+    return InstanceView(vm, InstanceState.FAILED if failing else InstanceState.HEALTHY, output)
+
+
+def _one_line(check: Check) -> str:
+    said = " ".join(check.output.split())
+    return f"{check.check_id} is {check.status}: {said}" if said else f"{check.check_id} is {check.status}"
+
+
+# -- VMs ----------------------------------------------------------------------------------------------------------
+
+
+def _vm_view(vm: str, status: Mapping[str, str], by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> VmView:
+    alive = status.get(keys.daemon_check_id("guard"), CRITICAL) != CRITICAL
+    return VmView(
+        name=vm,
+        reach=Reach.UP if status.get(keys.SERF_HEALTH, CRITICAL) != CRITICAL else Reach.DOWN,
+        load=_load(status.get(keys.LOAD_CHECK)),
+        guard_alive=alive,
+        maintenance=_maintenance(by_key.get(keys.maintenance(vm)), unreadable),
+    )
+
+
+def _load(status: str | None) -> Load:
+    if status is None:
+        return Load.UNKNOWN
+    return Load.NORMAL if status == PASSING else Load.HIGH
+
+
+def _maintenance(pair: KvPair | None, unreadable: list[Unreadable]) -> Maintenance | None:
+    """Return why the VM is excluded. The key's existence does that, whatever it holds."""
+    found = _read(pair, Maintenance)
+    if not isinstance(found, Unreadable):
+        return found.value if found else None
+    unreadable.append(found)
+    return Maintenance(by=BY_NOBODY_KNOWN, at=0.0, reason=f"{found.key} cannot be read: {found.problem}")
+
+
+def _paused(by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> Paused | None:
+    """Return why automation is off. The key's existence does that, whatever it holds."""
+    found = _read(by_key.get(keys.PAUSED), Paused)
+    if not isinstance(found, Unreadable):
+        return found.value if found else None
+    unreadable.append(found)
+    return Paused(by=BY_NOBODY_KNOWN, at=0.0, reason=f"{found.key} cannot be read: {found.problem}")
+
+
+# -- requests, commands, triggers -----------------------------------------------------------------------------------
+
+
+def _open_requests(by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> tuple[Kept[Request], ...]:
+    found: list[Kept[Request]] = []
+    for pair in _under(by_key, keys.REQUESTS):
+        kept = _read(pair, Request)
+        if isinstance(kept, Unreadable):
+            unreadable.append(kept)
+        elif kept is not None and not kept.value.is_final:
+            found.append(kept)
+    return tuple(sorted(found, key=lambda kept: (kept.value.created, kept.value.id)))
+
+
+def _commands_of_interest(
+    by_key: Mapping[str, KvPair], open_requests: set[str], unreadable: list[Unreadable]
+) -> tuple[Kept[Command], ...]:
+    found: list[Kept[Command]] = []
+    for pair in _under(by_key, keys.COMMANDS):
+        kept = _read(pair, Command)
+        if isinstance(kept, Unreadable):
+            unreadable.append(kept)
+        elif kept is not None and (not kept.value.is_final or kept.value.request_id in open_requests):
+            found.append(kept)
+    return tuple(sorted(found, key=lambda kept: (kept.value.created, kept.value.id)))
+
+
+def _strange_triggers(by_key: Mapping[str, KvPair], policy: Policy) -> tuple[tuple[str, int], ...]:
+    named = ((pair.key.removeprefix(keys.ROTATE), pair.modify_index) for pair in _under(by_key, keys.ROTATE))
+    return tuple(sorted((name, index) for name, index in named if name not in policy.services))
+
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+def _frozen(mapping: dict[K, V]) -> Mapping[K, V]:
+    return MappingProxyType(mapping)

@@ -1,0 +1,271 @@
+"""Stage 1, I/O: blocking queries -> `Observed`, which gives the consumer a `Snapshot` and wakes it within ms.
+
+One thread and one port per source. The rules are those of consul-template's watch/view.go: an index that goes back
+starts over from 0, equal data is no event, a good answer resets the retries. While a source cannot be read the
+snapshot says so (`known` is False) and keeps what was known last. Never decides, never writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential
+from tenacity.nap import sleep_using_event
+
+from orchestrator.domain import keys
+from orchestrator.store.port import Check, KvPair, Port, Refused, Unknown
+
+log = logging.getLogger(__name__)
+
+WAIT_S = 60.0
+FIRST_RETRY_S = 0.1
+LONGEST_RETRY_S = 2.0
+# Faster answers without news are an agent that does not block (index 0, or a key's siblings changing all the time).
+SHORTEST_ROUND_S = 0.02
+PULSE_S = 1.0
+
+Data = tuple[object, ...]
+CHECKS = "checks"
+PULSE = "pulse"
+LEADER_PREFIXES = (
+    keys.SERVICES,
+    keys.REQUESTS,
+    keys.COMMANDS,
+    keys.ROTATE,
+    keys.MAINTENANCE,
+    keys.CONFIG,
+    keys.PAUSED,
+    keys.LEADER,
+)
+"""What the leader looks at: everything but the history."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing to watch. `read(port, index, wait_s)` blocks until it changed after `index`, or `wait_s` are over."""
+
+    name: str
+    read: Callable[[Port, int, float], tuple[int, Data]]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of all sources at one moment. Sources are read apart: compare-and-set covers what lies between."""
+
+    version: int
+    data: Mapping[str, Data]
+    unknown: Mapping[str, str]
+    """Source -> why it is not known now. A source that was never heard of is in here too."""
+    changed_at: float
+    """Monotonic time of the last change."""
+
+    @property
+    def known(self) -> bool:
+        """Say whether every source is known now."""
+        return not self.unknown
+
+    @property
+    def complete(self) -> bool:
+        """Say whether every source was heard of at least once: the data may be old, but none is missing."""
+        return all(name in self.data or name == PULSE for name in self.unknown)
+
+    @property
+    def unknown_because(self) -> str:
+        """Return one sentence that says what is not known, or an empty one."""
+        return "; ".join(f"{name}: {why}" for name, why in sorted(self.unknown.items()))
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """Return every check of the catalog."""
+        return tuple(check for check in self.data.get(CHECKS, ()) if isinstance(check, Check))
+
+    @property
+    def pairs(self) -> tuple[KvPair, ...]:
+        """Return every KV pair of all prefixes."""
+        return tuple(pair for found in self.data.values() for pair in found if isinstance(pair, KvPair))
+
+    def pair(self, key: str) -> KvPair | None:
+        """Return one pair by its key; None where it is absent."""
+        return next((pair for pair in self.pairs if pair.key == key), None)
+
+
+@dataclass
+class Observed:
+    """What the watchers found, kept for one consumer. Thread-safe."""
+
+    sources: Iterable[str]
+    _data: dict[str, Data] = field(default_factory=dict, init=False)
+    _unknown: dict[str, str] = field(default_factory=dict, init=False)
+    _version: int = field(default=0, init=False)
+    _changed_at: float = field(default=0.0, init=False)
+    _news: threading.Condition = field(default_factory=threading.Condition, init=False)
+
+    def __post_init__(self) -> None:
+        self._unknown = dict.fromkeys(self.sources, "not heard of yet")
+
+    def learn(self, source: str, found: Data) -> bool:
+        """Take a good answer; True when it is news (other data, or known again)."""
+        with self._news:
+            if source not in self._unknown and self._data.get(source) == found:
+                return False
+            self._data[source] = found
+            self._unknown.pop(source, None)
+            self._tell()
+            return True
+
+    def lose(self, source: str, why: str) -> None:
+        """Take note that the source cannot be read now. The data that it gave last stay."""
+        with self._news:
+            if self._unknown.get(source) != why:
+                self._unknown[source] = why
+                self._tell()
+
+    def poke(self) -> None:
+        """Wake the consumer without news (a stop, a timer)."""
+        with self._news:
+            self._tell()
+
+    def snapshot(self) -> Snapshot:
+        """Return what is known now."""
+        with self._news:
+            return self._snapshot()
+
+    def wait(self, after: int, timeout_s: float, *, quiet_s: float = 0.003, longest_quiet_s: float = 0.03) -> Snapshot:
+        """Wait until the version is later than `after`, at most `timeout_s`, and return what is known then.
+
+        One event in Consul reaches several watchers, so after the first news this waits until none has come for
+        `quiet_s`, but never longer than `longest_quiet_s`.
+        """
+        with self._news:
+            self._news.wait_for(lambda: self._version > after, timeout_s)
+            settled_by = time.monotonic() + longest_quiet_s
+            while self._version > after and time.monotonic() < settled_by:
+                seen = self._version
+                if not self._news.wait_for(lambda seen=seen: self._version > seen, quiet_s):  # type: ignore[misc]
+                    break
+            return self._snapshot()
+
+    def _tell(self) -> None:
+        self._version += 1
+        self._changed_at = time.monotonic()
+        self._news.notify_all()
+
+    def _snapshot(self) -> Snapshot:
+        return Snapshot(
+            self._version,
+            MappingProxyType(dict(self._data)),
+            MappingProxyType(dict(self._unknown)),
+            self._changed_at,
+        )
+
+
+class Watch:
+    """The watching threads of one daemon. `make_port` is called once in each thread."""
+
+    def __init__(
+        self,
+        make_port: Callable[[], Port],
+        observed: Observed,
+        sources: Iterable[Source],
+        stop: threading.Event,
+        *,
+        wait_s: float = WAIT_S,
+    ) -> None:
+        self._make_port = make_port
+        self._observed = observed
+        self._sources = tuple(sources)
+        self._stop = stop
+        self._wait_s = wait_s
+
+    def start(self) -> None:
+        """Start one daemon thread per source. They end at the stop event, or with the process while they block."""
+        for source in self._sources:
+            threading.Thread(target=self._run, args=(source,), name=f"watch {source.name}", daemon=True).start()
+
+    def _run(self, source: Source) -> None:
+        try:
+            self._watch(source)
+        except BaseException as bug:
+            # A watcher that died must not look like a fleet in which nothing happens.
+            self._observed.lose(source.name, f"its watcher died: {type(bug).__name__}: {bug}")
+            raise
+
+    def _watch(self, source: Source) -> None:
+        port = self._make_port()
+        index = 0
+        while not self._stop.is_set():
+            started = time.monotonic()
+            at, found = self._answer(source, port, index)
+            if self._stop.is_set():
+                return
+            if at < index:
+                # Consul was restored, or another answered: only reading anew says what holds now.
+                index = 0
+                self._stop.wait(SHORTEST_ROUND_S)
+                continue
+            index = max(at, 1)
+            if not self._observed.learn(source.name, found):
+                self._stop.wait(max(0.0, started + SHORTEST_ROUND_S - time.monotonic()))
+
+    def _answer(self, source: Source, port: Port, index: int) -> tuple[int, Data]:
+        """Ask until there is an answer or a stop; after a failure from index 0, so that it answers at once."""
+        ask_from = index
+
+        def lost(state: RetryCallState) -> None:
+            nonlocal ask_from
+            ask_from = 0
+            error = state.outcome.exception() if state.outcome else None
+            if state.attempt_number == 1:
+                log.warning("cannot watch %s: %s", source.name, error)
+            self._observed.lose(source.name, str(error))
+
+        retries = Retrying(
+            retry=retry_if_exception_type((Unknown, Refused)),
+            wait=wait_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S),
+            stop=stop_when_event_set(self._stop),
+            sleep=sleep_using_event(self._stop),
+            before_sleep=lost,
+            retry_error_callback=lambda state: (0, ()),
+        )
+        return retries(lambda: source.read(port, ask_from, self._wait_s))
+
+
+def prefix_source(prefix: str) -> Source:
+    """Watch all keys that begin with the prefix (a whole key is a prefix too)."""
+    return Source(prefix, lambda port, index, wait_s: port.kv_list(prefix, index=index, wait_s=wait_s))
+
+
+def checks_source() -> Source:
+    """Watch every health check of the catalog."""
+    return Source(CHECKS, lambda port, index, wait_s: port.checks(index=index, wait_s=wait_s))
+
+
+def pulse_source(stop: threading.Event, *, every_s: float = PULSE_S) -> Source:
+    """Ask each second whether the agent knows a leader: a query that blocks on a severed agent would not tell."""
+
+    def read(port: Port, index: int, wait_s: float) -> tuple[int, Data]:
+        if index:
+            stop.wait(every_s)
+        if not port.leader_known():
+            raise Unknown("the cluster has no leader")
+        return 1, ()
+
+    return Source(PULSE, read)
+
+
+def leader_sources(stop: threading.Event) -> tuple[Source, ...]:
+    """Return what a controller watches."""
+    return (*(prefix_source(prefix) for prefix in LEADER_PREFIXES), checks_source(), pulse_source(stop))
+
+
+def watch_fleet(make_port: Callable[[], Port], stop: threading.Event, *, wait_s: float = WAIT_S) -> Observed:
+    """Start watching everything that a controller looks at, and return where the findings are."""
+    sources = leader_sources(stop)
+    observed = Observed(source.name for source in sources)
+    Watch(make_port, observed, sources, stop, wait_s=wait_s).start()
+    return observed

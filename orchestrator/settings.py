@@ -1,0 +1,93 @@
+"""What the daemons of this VM need to start: `/etc/orch/orch.json`, validated.
+
+In: the file (another one where ORCH_SETTINGS names it). Out: a frozen `LocalSettings`, or `SettingsError` whose
+sentence says which file and field is wrong. Holds no secret, only the names of the files that do.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+DEFAULT_PATH = Path("/etc/orch/orch.json")
+PATH_VARIABLE = "ORCH_SETTINGS"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message is one sentence for the operator."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConsulSettings(_Frozen):
+    """The local Consul agent."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8500, ge=1, le=65535)
+    token_file: Path | None = None
+    """File with the ACL token, where ACLs are on."""
+
+
+class AmqpSettings(_Frozen):
+    """The brokers, each to be tried in turn."""
+
+    hosts: tuple[str, ...] = Field(min_length=1)
+    port: int = Field(default=5672, ge=1, le=65535)
+    vhost: str = "orch"
+    user: str = "orch"
+    password_file: Path = Path("/etc/orch/amqp_password")
+
+
+class HealthPorts(_Frozen):
+    """Where each daemon answers `/health` on the loopback."""
+
+    controller: int = Field(default=9701, ge=0, le=65535)
+    worker: int = Field(default=9702, ge=0, le=65535)
+    guard: int = Field(default=9703, ge=0, le=65535)
+
+
+class LocalSettings(_Frozen):
+    """The whole file."""
+
+    vm: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+    consul: ConsulSettings = ConsulSettings()
+    amqp: AmqpSettings
+    ansible_dir: Path = Path("/opt/orch/ansible")
+    state_dir: Path = Path("/var/lib/orch")
+    ssh_key_file: Path = Path("/etc/orch/ssh/id_ed25519")
+    health_ports: HealthPorts = HealthPorts()
+
+    def consul_token(self) -> str | None:
+        """Read the ACL token; None where no file is named. Raises SettingsError."""
+        return read_secret(self.consul.token_file) if self.consul.token_file else None
+
+
+def settings_path() -> Path:
+    """Return the file that counts on this VM."""
+    return Path(os.environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+
+
+def load_settings(path: Path | None = None) -> LocalSettings:
+    """Read and check the file; raises SettingsError."""
+    path = path or settings_path()
+    try:
+        return LocalSettings.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in each['loc']) or 'the file'}: {each['msg']}" for each in error.errors()
+        )
+        raise SettingsError(f"{path} is not valid: {wrong}") from None
+
+
+def read_secret(path: Path) -> str:
+    """Read a file that holds one secret, without the newline at its end; raises SettingsError."""
+    try:
+        return path.read_text().rstrip("\r\n")
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be read: {error.strerror or error}") from error

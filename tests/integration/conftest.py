@@ -1,0 +1,45 @@
+"""A real Consul agent, one per test session (and per pytest-xdist worker)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.store.consul_port import ConsulPort
+from tests.integration.consul_agent import ConsulAgent, NoConsul
+
+
+@pytest.fixture(scope="session")
+def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
+    """A running agent, shared by all tests of the session: they must leave it as they found it."""
+    agent = started_agent(tmp_path_factory.mktemp("consul"))
+    yield agent
+    agent.stop()
+
+
+@pytest.fixture
+def own_consul_agent(tmp_path: Path) -> Iterator[ConsulAgent]:
+    """A running agent for one test, which may stop and freeze it."""
+    agent = started_agent(tmp_path)
+    yield agent
+    agent.stop()
+
+
+@pytest.fixture
+def consul_port(consul_agent: ConsulAgent) -> Iterator[ConsulPort]:
+    """A port to the shared agent."""
+    port = ConsulPort(port=consul_agent.http_port)
+    yield port
+    port.close()
+
+
+def started_agent(directory: Path) -> ConsulAgent:
+    """Start an agent, or fail the test with one plain sentence when there is no consul."""
+    try:
+        agent = ConsulAgent(directory)
+    except NoConsul as problem:
+        pytest.fail(str(problem), pytrace=False)
+    agent.start()
+    return agent

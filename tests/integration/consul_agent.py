@@ -1,0 +1,152 @@
+"""A real Consul agent for tests: one server on loopback, ports of its own, a data directory that goes with it."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+NODE = "vm-1"
+START_TIMEOUT_S = 40.0
+PR_SET_PDEATHSIG = 1
+
+
+class NoConsul(Exception):
+    """There is no consul program to test with."""
+
+
+def find_consul() -> Path:
+    """Return the consul program: from PATH, else the one that the lab built into the cache."""
+    on_path = shutil.which("consul")
+    if on_path:
+        return Path(on_path)
+    cache = Path(
+        os.environ.get("ORCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "orch"
+    )
+    built = sorted(cache.glob("tools/*/consul"), key=lambda path: path.stat().st_mtime)
+    if not built:
+        raise NoConsul(
+            f"these tests need the program consul: it is neither in PATH nor built in {cache}/tools; "
+            "install it, or let `./deploy/lab` or `make test` build it"
+        )
+    return built[-1]
+
+
+class ConsulAgent:
+    """One running agent. `stop()` ends it and leaves its data directory, so that `start()` goes on with it."""
+
+    def __init__(self, directory: Path, *, program: Path | None = None, node: str = NODE) -> None:
+        self.node = node
+        self.http_port = 0
+        self._directory = directory
+        self._program = program or find_consul()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ports: tuple[int, ...] = ()
+
+    def start(self) -> None:
+        """Start the agent and return when it has a leader and knows its own node."""
+        if not self._ports:
+            self._ports = _free_ports(3)
+        self.http_port, serf_port, server_port = self._ports
+        config = {
+            "server": True,
+            "bootstrap_expect": 1,
+            "node_name": self.node,
+            "data_dir": str(self._directory / "data"),
+            "bind_addr": "127.0.0.1",
+            "client_addr": "127.0.0.1",
+            "log_level": "warn",
+            "performance": {"raft_multiplier": 1},
+            "check_update_interval": "1s",
+            "disable_update_check": True,
+            "ports": {
+                "http": self.http_port,
+                "serf_lan": serf_port,
+                "server": server_port,
+                "serf_wan": -1,
+                "dns": -1,
+                "grpc": -1,
+                "grpc_tls": -1,
+            },
+        }
+        path = self._directory / "agent.json"
+        path.write_text(json.dumps(config))
+        log = (self._directory / "agent.log").open("ab")
+        self._process = subprocess.Popen(
+            [str(self._program), "agent", f"-config-file={path}"],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent,
+        )
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """End the agent at once."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let the agent accept connections and answer nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen agent go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            assert self._process is not None
+            if self._process.poll() is not None:
+                break
+            if any(check["CheckID"] == "serfHealth" for check in self._get(f"/v1/health/node/{self.node}") or ()):
+                return
+            time.sleep(0.05)
+        self.stop()
+        log = (self._directory / "agent.log").read_text(errors="replace")
+        raise RuntimeError(f"the Consul agent did not become ready; the end of its log:\n{log[-2000:]}")
+
+    def _get(self, path: str) -> list[dict[str, str]] | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=2) as answer:
+                found: list[dict[str, str]] = json.load(answer)
+                return found
+        except (urllib.error.URLError, OSError, ValueError):
+            return None
+
+
+def _free_ports(count: int) -> tuple[int, ...]:
+    """Return ports that are free for TCP and UDP now."""
+    found: list[int] = []
+    kept: list[socket.socket] = []
+    while len(found) < count:
+        tcp = socket.socket()
+        tcp.bind(("127.0.0.1", 0))
+        kept.append(tcp)
+        udp = socket.socket(type=socket.SOCK_DGRAM)
+        kept.append(udp)
+        try:
+            udp.bind(tcp.getsockname())
+        except OSError:
+            continue
+        found.append(int(tcp.getsockname()[1]))
+    for one in kept:
+        one.close()
+    return tuple(found)
+
+
+def _die_with_parent() -> None:
+    """Leave no agent behind when the test process is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
