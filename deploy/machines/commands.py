@@ -24,6 +24,7 @@ def run(
     cwd: Path | None = None,
     text_input: str | None = None,
     timeout_s: float | None = None,
+    shown_as: str | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run to the end and return output; raise LabError with the end of that output when it fails."""
     words = [str(word) for word in argv]
@@ -44,7 +45,7 @@ def run(
         raise LabError(f"{words[0]} is not installed; deploy/bootstrap.sh installs what the lab needs") from missing
     if check and done.returncode != 0:
         said = tail_of(done.stderr or done.stdout)
-        raise LabError(f"`{' '.join(words[:8])}` ended with {done.returncode}:\n{said}")
+        raise LabError(f"`{shown_as or ' '.join(words[:8])}` ended with {done.returncode}:\n{said}")
     return done
 
 

@@ -18,6 +18,8 @@ def enter(notes: str, vm: str, command: list[str]) -> None:
         with open(f"/proc/{note['leader']}/cgroup") as file:
             if note["cgroup"] not in file.read():
                 return
+        # One that is dead and not yet reaped has no namespaces any more.
+        os.readlink(f"/proc/{note['leader']}/ns/pid")
         with open(note["freeze_file"]) as file:
             if file.read().strip() not in ("0", "THAWED"):
                 return

@@ -211,7 +211,7 @@ def control(lower: Path, say: Say) -> Path:
         environment = {**chroot_environment(), "PYTHONPATH": f"{BAKE}/control/.pip"}
         argv = ("python3", "-m", "pip", "install", "--quiet", "--target", f"{BAKE}/control", "ansible-core>=2.15")
         binds = (*chroot_binds(), Bind(folder, f"{BAKE}/control", writable=True))
-        in_layers(Job(root, argv, environment, Layers((lower,), upper, work), binds), logs() / "bake.log")
+        in_layers(Job(root, argv, environment, Layers((lower,), upper, work), binds), logs() / "control.log")
         for path in (upper, work, root, pip_home):
             shutil.rmtree(path)
         (folder / "play.py").write_text(
@@ -285,8 +285,11 @@ def dependency_section(setup_cfg: str) -> str:
 def baked(fleet: Fleet, tools: Tools, say: Say) -> list[Path]:
     """Return the image's layers, the topmost first."""
     lower = base(say)
+    key = bake_key(lower, tools)
+    log = logs() / f"bake-{key}.log"
 
     def build(folder: Path) -> None:
+        log.unlink(missing_ok=True)
         upper, work, root = folder / "layer", folder / ".work", folder / ".root"
         for path in (upper, work, root):
             path.mkdir(mode=0o755)
@@ -298,13 +301,12 @@ def baked(fleet: Fleet, tools: Tools, say: Say) -> list[Path]:
             argv, binds = ("apt-get", "-q", "install", "-y", *FALLBACK_PACKAGES), ()
         layers = Layers((lower,), upper, work)
         job = Job(root, argv, chroot_environment(), layers, (*chroot_binds(), *binds))
-        in_layers(job, logs() / "bake.log")
+        in_layers(job, log)
         for path in (work, root):
             shutil.rmtree(path)
         _undo_what_was_for_the_bake(upper)
 
-    (logs() / "bake.log").unlink(missing_ok=True)
-    entry = cached("image", bake_key(lower, tools), build)
+    entry = cached("image", key, build)
     return [entry / "layer", lower]
 
 

@@ -163,8 +163,11 @@ class Machine:
         return self.leader() is not None
 
     def kill(self) -> None:
-        """Take the power away: every process at once, nothing is told."""
+        """Take the power away: every process at once, nothing is told. Returns when the machine is dead."""
         self.cgroup.kill()
+        deadline = time.monotonic() + 10
+        while self.is_running() and time.monotonic() < deadline:
+            time.sleep(0.005)
 
     def clear_after_death(self) -> None:
         """Wait until the last process is gone and remove the cgroups, so that the VM can boot again."""
@@ -220,7 +223,14 @@ class Machine:
         self, argv: Sequence[str], *, check: bool = True, timeout_s: float | None = None, text_input: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command inside the VM as root and return its output; LabError when it fails and `check` is set."""
-        return run(self.command(argv), check=check, env=self.environment(), timeout_s=timeout_s, text_input=text_input)
+        return run(
+            self.command(argv),
+            check=check,
+            env=self.environment(),
+            timeout_s=timeout_s,
+            text_input=text_input,
+            shown_as=f"{self.name}: {' '.join(argv)}",
+        )
 
     def unit_cgroup(self, unit: str) -> list[Path]:
         """Return the folders, seen from the host, of a running unit's cgroup in each hierarchy that has it."""
@@ -263,6 +273,8 @@ def _pids_in_namespaces(pid: int) -> list[int]:
 
 def _is_init(pid: int) -> bool:
     with contextlib.suppress(OSError):
+        # One that is dead and not yet reaped has no namespaces any more.
+        os.readlink(f"/proc/{pid}/ns/pid")
         numbers = _pids_in_namespaces(pid)
         return len(numbers) > 1 and numbers[-1] == 1
     return False

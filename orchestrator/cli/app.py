@@ -36,13 +36,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_SETTINGS_FILE = Path("/etc/orch/orch.json")
 DEFAULT_CONSUL = "127.0.0.1:8500"
 # Two reads and the question for a leader must fit into the 4 s after which the CLI has to have said its sentence.
-READ_TIMEOUT_S = 1.8
+READ_TIMEOUT_S = 1.5
 
 
-def _open_consul(host: str, port: int) -> Port:
+def _open_consul(host: str, port: int, token: str | None) -> Port:
     from orchestrator.store.consul_port import ConsulPort
 
-    return ConsulPort(host, port, timeout_s=READ_TIMEOUT_S)
+    return ConsulPort(host, port, token=token, timeout_s=READ_TIMEOUT_S)
 
 
 def _real_decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
@@ -60,7 +60,7 @@ def _who() -> str:
 class App:
     """The world of one invocation. `consul` is `HOST:PORT`; empty means: as in the local settings."""
 
-    open_port: Callable[[str, int], Port] = _open_consul
+    open_port: Callable[[str, int, str | None], Port] = _open_consul
     decide: Decide = _real_decide
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
@@ -87,7 +87,7 @@ class App:
     def port(self) -> Port:
         """Consul, opened at the first use."""
         if self._port is None:
-            self._port = self.open_port(*self.consul_address)
+            self._port = self.open_port(*self.consul_address, self._token())
         return self._port
 
     @property
@@ -117,6 +117,17 @@ class App:
         except ValueError as error:
             raise Stop(Exit.BROKEN_INPUT, f"{self.settings_file} is not JSON: {error}") from None
         return document if isinstance(document, dict) else {}
+
+    def _token(self) -> str | None:
+        """Return the ACL token: the operator's own (CONSUL_HTTP_TOKEN), else the one that the settings name."""
+        token_file = (self.local_settings().get("consul") or {}).get("token_file")
+        if "CONSUL_HTTP_TOKEN" in os.environ or not token_file:
+            return os.environ.get("CONSUL_HTTP_TOKEN")
+        try:
+            return Path(token_file).read_text(encoding="utf-8").strip()
+        except OSError:
+            # Not everybody who may look may read it; where ACLs forbid it, Consul says so itself.
+            return None
 
     def _consul_of_settings(self) -> str:
         consul = self.local_settings().get("consul") or {}

@@ -127,7 +127,9 @@ def _read(app: App, command_id: str) -> Command:
     _, pair = app.port.kv_get(keys.command(command_id))
     if pair is None:
         raise refuse(f"there is no command {command_id}; `orch commands list` shows those that are kept.")
+    from orchestrator.store.records import problem_in
+
     try:
         return Command.from_json(pair.value)
     except ValueError as error:
-        raise refuse(f"{pair.key} cannot be read: {str(error).splitlines()[0]}") from None
+        raise refuse(f"{pair.key} cannot be read: {problem_in(error)}") from None

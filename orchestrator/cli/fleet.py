@@ -18,6 +18,7 @@ from orchestrator.domain.records import LockValue, Record
 from orchestrator.domain.view import Unreadable, View
 from orchestrator.observe.parse import parse_view
 from orchestrator.store.port import Check, KvPair, Port
+from orchestrator.store.records import problem_in
 
 R = TypeVar("R", bound=Record)
 
@@ -105,9 +106,10 @@ def records_under(prefix: str, kind: type[R], pairs: Iterable[KvPair]) -> tuple[
     good: list[R] = []
     bad: list[Unreadable] = []
     for pair in pairs:
-        if pair.key.startswith(prefix):
+        # The prefix itself is a folder that Consul's UI makes, not a record.
+        if pair.key.startswith(prefix) and pair.key != prefix:
             try:
                 good.append(kind.from_json(pair.value))
             except ValueError as error:
-                bad.append(Unreadable(pair.key, pair.modify_index, str(error).splitlines()[0], pair.session))
+                bad.append(Unreadable(pair.key, pair.modify_index, problem_in(error), pair.session))
     return good, bad

@@ -97,10 +97,22 @@ def _unreachable(app: App, unknown: Exception) -> Stop:
             Exit.UNREACHABLE,
             f"Consul at {host}:{port} has no leader (no quorum): nothing can be read or moved until it has one.",
         )
-    return Stop(Exit.UNREACHABLE, f"Consul at {host}:{port} cannot be reached: {unknown}")
+    return Stop(Exit.UNREACHABLE, f"Consul at {host}:{port} cannot be reached: {_shortly(unknown)}.")
 
 
-@click.command(cls=LazyGroup, name="orch", context_settings={"help_option_names": ["-h", "--help"]})
+def _shortly(unknown: Exception) -> str:
+    """Return the cause without the layers of the HTTP library around it."""
+    said = str(unknown)
+    known = {"refused": "connection refused", "timed out": "no answer in time", "resolve": "no such host"}
+    return next((short for sign, short in known.items() if sign in said), said)
+
+
+@click.command(
+    cls=LazyGroup,
+    name="orch",
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--consul", metavar="HOST:PORT", envvar="ORCH_CONSUL", help="The Consul agent to ask [local settings].")
 @click.option(
     "--settings",

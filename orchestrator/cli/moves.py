@@ -124,8 +124,7 @@ def ask(
     requests = [new_request(app, fleet, kind, name, target, reason) for name in names]
     _refuse_or_pass(fleet, requests)
     if dry_run:
-        for request in requests:
-            _say_what_would_happen(app, fleet, request)
+        _say_what_would_happen(app, fleet, requests)
         return
     for request in requests:
         _write(app, request)
@@ -182,17 +181,25 @@ def _write(app: App, request: Request) -> None:
         raise refuse(f"a request with the id {request.id} exists already; ask again.")
 
 
-def _say_what_would_happen(app: App, fleet: Fleet, request: Request) -> None:
+def _say_what_would_happen(app: App, fleet: Fleet, requests: list[Request]) -> None:
     from orchestrator.cli import render, report
+
+    plans = [_plan_with(app, fleet, request) for request in requests]
+    if app.as_json:
+        app.answer({"plans": [{"request": report.record(r), **p} for r, p in zip(requests, plans, strict=True)]})
+        return
+    for planned in plans:
+        app.show(render.plan(planned))
+
+
+def _plan_with(app: App, fleet: Fleet, request: Request) -> dict[str, Any]:
+    """Return what the leader would do if the request were in KV."""
+    from orchestrator.cli import report
     from orchestrator.domain.decision import Memory
 
     # Index 1: a pending request is there; its own index matters only to a compare-and-set, which is not made here.
     view = replace(fleet.view, requests=(*fleet.view.requests, Kept(request, 1)))
-    planned = report.plan(app.decide(view, Memory(), fleet.policy, fleet.at), only=request.service)
-    if app.as_json:
-        app.answer({"request": report.record(request), **planned})
-    else:
-        app.show(render.plan(planned))
+    return report.plan(app.decide(view, Memory(), fleet.policy, fleet.at), only=request.service)
 
 
 def _say_accepted(app: App, requests: list[Request]) -> None:

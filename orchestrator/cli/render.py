@@ -106,7 +106,7 @@ def _headline(report: Report) -> Text:
 
 
 def _services(report: Report) -> Table:
-    heads = ("SERVICE", "ACTIVE", "DESIGNATED", "EPOCH", "SINCE", "LOCK", "TRAFFIC TO", "OTHER INSTANCES")
+    heads = ("SERVICE", "ACTIVE", "DESIGNATED", "EPOCH", "FOR", "LOCK", "TRAFFIC TO", "OTHER INSTANCES")
     return columns(heads, [_service_row(name, row, report["at"]) for name, row in report["services"].items()])
 
 

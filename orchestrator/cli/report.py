@@ -23,6 +23,7 @@ Report = dict[str, Any]
 EMPTY_STATUS: Mapping[str, Any] = {
     "healthy": False,
     "problem": None,
+    "quorum": True,
     "leader": None,
     "paused": None,
     "services": {},
@@ -57,8 +58,11 @@ def record(value: Record) -> Report:
 
 
 def status(fleet: Fleet, outcome: Outcome) -> Report:
-    """Return the answer of `orch status`. `healthy` means: every service is served where it is designated, by the
-    holder of its lock, with the traffic pointed there; every VM and daemon is up; a controller leads; nothing is held.
+    """Return the answer of `orch status`.
+
+    `healthy` means: every service is served where it is designated, by the holder of its lock, with the traffic
+    pointed there; every VM and daemon is up; a controller leads; nothing is held. `quorum` is always true: without
+    it nothing could be read, and the verb ends with exit 7.
     """
     view, policy = fleet.view, fleet.policy
     services = {name: service(view.services[name], policy, fleet.at) for name in policy.services}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
 from orchestrator.domain.decision import Memory
 from orchestrator.domain.policy import Policy, ServicePolicy
-from orchestrator.domain.records import Assignment, Command, Play, Request, RequestState
+from orchestrator.domain.records import Assignment, Command, MoveKind, Play, Request, RequestState
 from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
 
 T = TypeVar("T")
+OfService = TypeVar("OfService", Request, Command)
 
 
 def readable(kept: Kept[T] | Unreadable | None) -> Kept[T] | None:
@@ -21,6 +23,14 @@ def readable(kept: Kept[T] | Unreadable | None) -> Kept[T] | None:
 def index_of(kept: Kept[T] | Unreadable | None) -> int:
     """Return the index for a compare-and-set on the key: 0 where it does not exist."""
     return kept.index if kept is not None else 0
+
+
+def by_service(kept: Iterable[Kept[OfService]]) -> Mapping[str, tuple[Kept[OfService], ...]]:
+    """Return the records sorted by their service, each in the order of the view: looked up once for each case."""
+    found: dict[str, list[Kept[OfService]]] = {}
+    for one in kept:
+        found.setdefault(one.value.service, []).append(one)
+    return {name: tuple(records) for name, records in found.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,10 @@ class Case:
     assignment: Kept[Assignment]
     memory: Memory
     now: float
+    requests: tuple[Kept[Request], ...] = ()
+    """The open requests of this service, oldest first."""
+    commands: tuple[Kept[Command], ...] = ()
+    """The open commands of this service and those of its open requests, oldest first."""
 
     @property
     def now_assigned(self) -> Assignment:
@@ -55,7 +69,7 @@ class Case:
     def is_up(self, vm: str) -> bool:
         """Say whether gossip reaches the VM. A VM that the policy does not know is not up."""
         seen = self.view.vms.get(vm)
-        return seen is not None and seen.reach is Reach.UP
+        return seen is not None and seen.reach is Reach.UP and vm in self.policy.vms
 
     def is_healthy_on(self, vm: str) -> bool:
         """Say whether the instance on the VM is registered, passing and reachable."""
@@ -111,28 +125,38 @@ class Case:
     @property
     def move(self) -> Kept[Request] | None:
         """The running request of this service (the oldest, should there be two)."""
-        for request in self.view.requests:
-            if request.value.service == self.name and request.value.state is RequestState.RUNNING:
-                return request
-        return None
+        return next((kept for kept in self.requests if kept.value.state is RequestState.RUNNING), None)
 
     @property
-    def commands(self) -> tuple[Kept[Command], ...]:
-        """The commands of this service that the view holds."""
-        return tuple(command for command in self.view.commands if command.value.service == self.name)
+    def asked(self) -> Kept[Request] | None:
+        """The oldest pending request for this service."""
+        return next((kept for kept in self.requests if kept.value.state is RequestState.PENDING), None)
 
-    def command_of(self, request: Request, play: Play) -> Command | None:
-        """Return the newest command of the request that runs the play."""
-        found = [c.value for c in self.commands if c.value.request_id == request.id and c.value.play is play]
+    def commands_of(self, request: Request) -> tuple[Command, ...]:
+        """Return the commands of the request, oldest first."""
+        return tuple(c.value for c in self.commands if c.value.request_id == request.id)
+
+    def command_of(self, request: Request, play: Play, vm: str) -> Command | None:
+        """Return the newest command of the request that runs the play on the VM."""
+        found = [c for c in self.commands_of(request) if c.play is play and c.target == vm]
         return found[-1] if found else None
 
-    def open_commands_of(self, request: Request) -> tuple[Command, ...]:
-        """Return the commands of the request that are not final yet."""
-        return tuple(c.value for c in self.commands if c.value.request_id == request.id and not c.value.is_final)
+    def is_new_on(self, vm: str) -> bool:
+        """Say whether the service was never started on the VM since it is designated: so nothing starts it there.
 
-    def healthy_since(self, vm: str) -> float | None:
-        """Since when the instance has been seen healthy without a break, or None."""
-        return self.memory.healthy_since.get((self.name, vm)) if self.is_healthy_on(vm) else None
+        So it is where home was down when the service was founded elsewhere, and where the policy's order changed.
+        Only the plays start units; otherwise an instance that is absent was stopped by somebody, and stays so.
+        """
+        never = self.now_assigned.kind is MoveKind.INITIAL or vm != self.now_assigned.designated
+        return never and vm == self.designated != self.active and self.seen.state_on(vm) is InstanceState.ABSENT
+
+    def is_fit(self, vm: str) -> bool:
+        """Say whether the service could come to the VM: healthy there, or never started there."""
+        return self.is_healthy_on(vm) or (self.is_new_on(vm) and self.is_up(vm) and self.has_guard(vm))
+
+    def fit_since(self, vm: str) -> float | None:
+        """Since when the instance has been seen fit without a break, or None."""
+        return self.memory.fit_since.get((self.name, vm)) if self.is_fit(vm) else None
 
     @property
     def hold_is_in_force(self) -> bool:

@@ -105,7 +105,9 @@ def play_environment(places: Places, inherited: Mapping[str, str]) -> dict[str, 
     }
 
 
-def runner_environment(prepared: Mapping[str, str], inherited: Mapping[str, str], play: Mapping[str, str]) -> dict[str, str]:
+def runner_environment(
+    prepared: Mapping[str, str], inherited: Mapping[str, str], play: Mapping[str, str]
+) -> dict[str, str]:
     """Return what ansible-runner prepared, without what it copied from this process's own environment."""
     added = {name: value for name, value in prepared.items() if inherited.get(name) != value}
     return {**added, **play}

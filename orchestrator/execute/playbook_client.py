@@ -7,6 +7,8 @@ status. Nothing here may import more than it must: this program's start is part 
 Dying by any signal closes the connection, upon which the server kills the play and everything that it started.
 """
 
+from __future__ import annotations
+
 import _socket
 import os
 import struct
@@ -21,14 +23,14 @@ _PR_SET_PDEATHSIG = 1
 _SIGKILL = 9
 
 
-def encode_play(argv, env, cwd):
+def encode_play(argv: list[str], env: dict[str, str], cwd: str) -> bytes:
     """Return the frame that asks for a play: a length, then NUL-terminated cwd, argc, argv and VARIABLE=value."""
     fields = [cwd, str(len(argv)), *argv, *(f"{name}={value}" for name, value in env.items())]
     body = b"".join(os.fsencode(field) + b"\0" for field in fields)
     return struct.pack("!I", len(body)) + body
 
 
-def connect_server(path):
+def connect_server(path: str) -> _socket.socket | None:
     """Return a connection to the warm server, or None when it is not there."""
     connection = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
     connection.settimeout(CONNECT_TIMEOUT_S)
@@ -40,7 +42,7 @@ def connect_server(path):
     return connection
 
 
-def ask_server(connection, frame):
+def ask_server(connection: _socket.socket, frame: bytes) -> int | None:
     """Hand the play over; return its exit status, or None when the server declined (nothing was run)."""
     descriptors = struct.pack("iii", 0, 1, 2)
     try:
@@ -56,10 +58,10 @@ def ask_server(connection, frame):
         return SERVER_LOST
     connection.settimeout(None)
     status = connection.recv(4)
-    return struct.unpack("!i", status)[0] if len(status) == 4 else SERVER_LOST
+    return int(struct.unpack("!i", status)[0]) if len(status) == 4 else SERVER_LOST
 
 
-def trace_start(how):
+def trace_start(how: str) -> None:
     """Leave a note of how the play was started, for tests and `make bench`."""
     path = os.environ.get(TRACE_VARIABLE)
     if path:
@@ -67,7 +69,7 @@ def trace_start(how):
             trace.write(how + "\n")
 
 
-def exec_plain(argv):
+def exec_plain(argv: list[str]) -> None:
     """Become the real ansible-playbook, which dies with ansible-runner's thread as a warm play would."""
     import ctypes
 
@@ -75,14 +77,14 @@ def exec_plain(argv):
     os.execv(sys.executable, [sys.executable, "-c", _PLAIN, *argv])
 
 
-def main():
+def main() -> None:
     """Run the play warm if possible, plain otherwise; exit with its status."""
     argv = sys.argv[1:]
     path = os.environ.get(SOCKET_VARIABLE)
     connection = connect_server(path) if path else None
     status = None
     if connection is not None:
-        status = ask_server(connection, encode_play(argv, os.environ, os.getcwd()))
+        status = ask_server(connection, encode_play(argv, dict(os.environ), os.getcwd()))
     if status is not None:
         trace_start("warm")
         sys.exit(status)

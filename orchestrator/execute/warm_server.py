@@ -102,9 +102,7 @@ def receive_play(connection: socket.socket) -> Play:
 def ansible_settings(env: dict[str, str] | os._Environ[str]) -> dict[str, str]:
     """Return the variables that Ansible may have read when it was imported."""
     return {
-        name: value
-        for name, value in env.items()
-        if name.startswith("ANSIBLE_") and name not in PER_PLAY_VARIABLES
+        name: value for name, value in env.items() if name.startswith("ANSIBLE_") and name not in PER_PLAY_VARIABLES
     }
 
 

@@ -1,8 +1,14 @@
 """Stage 1, I/O: blocking queries -> `Observed`, which gives the consumer a `Snapshot` and wakes it within ms.
 
-One thread and one port per source. The rules are those of consul-template's watch/view.go: an index that goes back
-starts over from 0, equal data is no event, a good answer resets the retries. While a source cannot be read the
-snapshot says so (`known` is False) and keeps what was known last. Never decides, never writes.
+Each source is watched twice, because neither way of asking is enough (measured on three servers):
+- from the local agent's own copy (`stale`): 80 ms behind at the median, 110 ms at most, and never hangs. It alone
+  says whether a source is known.
+- from the Raft leader (`swift`): 5 ms behind; but when the leader's VM is cut off, the query hangs for over a minute
+  with no error, while the other way had the news 1.2 s after the fault.
+What has the higher index counts. One thread and one port per source and way. The rules are those of
+consul-template's watch/view.go: an index that goes back starts over from 0, equal data is no event, a good answer
+resets the retries. While a source cannot be read the snapshot says so (`known` is False) and keeps what was known
+last. Never decides, never writes.
 """
 
 from __future__ import annotations
@@ -32,25 +38,21 @@ PULSE_S = 1.0
 Data = tuple[object, ...]
 CHECKS = "checks"
 PULSE = "pulse"
-LEADER_PREFIXES = (
-    keys.SERVICES,
-    keys.REQUESTS,
-    keys.COMMANDS,
-    keys.ROTATE,
-    keys.MAINTENANCE,
-    keys.CONFIG,
-    keys.PAUSED,
-    keys.LEADER,
-)
-"""What the leader looks at: everything but the history."""
+SWIFT_PREFIXES = (keys.SERVICES, keys.REQUESTS, keys.COMMANDS, keys.ROTATE, keys.LEADER)
+CALM_PREFIXES = (keys.MAINTENANCE, keys.CONFIG, keys.PAUSED)
+"""Together what the leader looks at: everything but the history."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One thing to watch. `read(port, index, wait_s)` blocks until it changed after `index`, or `wait_s` are over."""
+    """One thing to watch. `read(port, index, wait_s)` blocks until it changed after `index`, or `wait_s` are over.
+
+    `swift`: ask the Raft leader too, since milliseconds count.
+    """
 
     name: str
     read: Callable[[Port, int, float], tuple[int, Data]]
+    swift: bool = True
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class Observed:
 
     sources: Iterable[str]
     _data: dict[str, Data] = field(default_factory=dict, init=False)
+    _index: dict[str, int] = field(default_factory=dict, init=False)
     _unknown: dict[str, str] = field(default_factory=dict, init=False)
     _version: int = field(default=0, init=False)
     _changed_at: float = field(default=0.0, init=False)
@@ -108,15 +111,22 @@ class Observed:
     def __post_init__(self) -> None:
         self._unknown = dict.fromkeys(self.sources, "not heard of yet")
 
-    def learn(self, source: str, found: Data) -> bool:
-        """Take a good answer; True when it is news (other data, or known again)."""
+    def learn(self, source: str, index: int, found: Data, *, swift: bool = False, anew: bool = False) -> bool:
+        """Take a good answer; True when it is news (other data, or known again).
+
+        What is older than what is there by its index is left out, unless it was read `anew` after the index went
+        back. A `swift` answer never makes a source known: the other way decides that.
+        """
         with self._news:
-            if source not in self._unknown and self._data.get(source) == found:
-                return False
-            self._data[source] = found
-            self._unknown.pop(source, None)
-            self._tell()
-            return True
+            newer = source not in self._data or anew or index > self._index.get(source, 0)
+            news = newer and self._data.get(source) != found
+            if newer:
+                self._data[source], self._index[source] = found, index
+            if not swift and self._unknown.pop(source, None) is not None:
+                news = True
+            if news:
+                self._tell()
+            return news
 
     def lose(self, source: str, why: str) -> None:
         """Take note that the source cannot be read now. The data that it gave last stay."""
@@ -165,11 +175,15 @@ class Observed:
 
 
 class Watch:
-    """The watching threads of one daemon. `make_port` is called once in each thread."""
+    """The watching threads of one daemon.
+
+    `make_port(stale)` is called once in each thread and returns that thread's own port, which reads from the local
+    agent's copy when `stale` is true (`ConsulPort(stale_reads=True)`), else from the leader.
+    """
 
     def __init__(
         self,
-        make_port: Callable[[], Port],
+        make_port: Callable[[bool], Port],
         observed: Observed,
         sources: Iterable[Source],
         stop: threading.Event,
@@ -183,36 +197,39 @@ class Watch:
         self._wait_s = wait_s
 
     def start(self) -> None:
-        """Start one daemon thread per source. They end at the stop event, or with the process while they block."""
+        """Start the daemon threads. They end at the stop event, or with the process while they block."""
         for source in self._sources:
-            threading.Thread(target=self._run, args=(source,), name=f"watch {source.name}", daemon=True).start()
+            for swift in (False, True) if source.swift else (False,):
+                name = f"watch {source.name}{' swiftly' if swift else ''}"
+                threading.Thread(target=self._run, args=(source, swift), name=name, daemon=True).start()
 
-    def _run(self, source: Source) -> None:
+    def _run(self, source: Source, swift: bool) -> None:
         try:
-            self._watch(source)
+            self._watch(source, swift)
         except BaseException as bug:
             # A watcher that died must not look like a fleet in which nothing happens.
             self._observed.lose(source.name, f"its watcher died: {type(bug).__name__}: {bug}")
             raise
 
-    def _watch(self, source: Source) -> None:
-        port = self._make_port()
-        index = 0
+    def _watch(self, source: Source, swift: bool) -> None:
+        port = self._make_port(not swift)
+        index, anew = 0, False
         while not self._stop.is_set():
             started = time.monotonic()
-            at, found = self._answer(source, port, index)
+            at, found = self._answer(source, port, index, swift)
             if self._stop.is_set():
                 return
             if at < index:
-                # Consul was restored, or another answered: only reading anew says what holds now.
-                index = 0
+                # A deletion's trace was collected, or Consul was restored: only reading anew says what holds now.
+                index, anew = 0, True
                 self._stop.wait(SHORTEST_ROUND_S)
                 continue
             index = max(at, 1)
-            if not self._observed.learn(source.name, found):
+            if not self._observed.learn(source.name, at, found, swift=swift, anew=anew and not swift):
                 self._stop.wait(max(0.0, started + SHORTEST_ROUND_S - time.monotonic()))
+            anew = False
 
-    def _answer(self, source: Source, port: Port, index: int) -> tuple[int, Data]:
+    def _answer(self, source: Source, port: Port, index: int, swift: bool) -> tuple[int, Data]:
         """Ask until there is an answer or a stop; after a failure from index 0, so that it answers at once."""
         ask_from = index
 
@@ -221,8 +238,9 @@ class Watch:
             ask_from = 0
             error = state.outcome.exception() if state.outcome else None
             if state.attempt_number == 1:
-                log.warning("cannot watch %s: %s", source.name, error)
-            self._observed.lose(source.name, str(error))
+                log.log(logging.DEBUG if swift else logging.WARNING, "cannot watch %s: %s", source.name, error)
+            if not swift:
+                self._observed.lose(source.name, str(error))
 
         retries = Retrying(
             retry=retry_if_exception_type((Unknown, Refused)),
@@ -235,9 +253,9 @@ class Watch:
         return retries(lambda: source.read(port, ask_from, self._wait_s))
 
 
-def prefix_source(prefix: str) -> Source:
+def prefix_source(prefix: str, *, swift: bool = True) -> Source:
     """Watch all keys that begin with the prefix (a whole key is a prefix too)."""
-    return Source(prefix, lambda port, index, wait_s: port.kv_list(prefix, index=index, wait_s=wait_s))
+    return Source(prefix, lambda port, index, wait_s: port.kv_list(prefix, index=index, wait_s=wait_s), swift)
 
 
 def checks_source() -> Source:
@@ -255,17 +273,24 @@ def pulse_source(stop: threading.Event, *, every_s: float = PULSE_S) -> Source:
             raise Unknown("the cluster has no leader")
         return 1, ()
 
-    return Source(PULSE, read)
+    return Source(PULSE, read, swift=False)
 
 
 def leader_sources(stop: threading.Event) -> tuple[Source, ...]:
     """Return what a controller watches."""
-    return (*(prefix_source(prefix) for prefix in LEADER_PREFIXES), checks_source(), pulse_source(stop))
+    return (
+        *(prefix_source(prefix) for prefix in SWIFT_PREFIXES),
+        *(prefix_source(prefix, swift=False) for prefix in CALM_PREFIXES),
+        checks_source(),
+        pulse_source(stop),
+    )
 
 
-def watch_fleet(make_port: Callable[[], Port], stop: threading.Event, *, wait_s: float = WAIT_S) -> Observed:
-    """Start watching everything that a controller looks at, and return where the findings are."""
-    sources = leader_sources(stop)
-    observed = Observed(source.name for source in sources)
-    Watch(make_port, observed, sources, stop, wait_s=wait_s).start()
+def start_watching(
+    make_port: Callable[[bool], Port], sources: Iterable[Source], stop: threading.Event, *, wait_s: float = WAIT_S
+) -> Observed:
+    """Start the watchers of the sources and return where their findings are."""
+    watched = tuple(sources)
+    observed = Observed(source.name for source in watched)
+    Watch(make_port, observed, watched, stop, wait_s=wait_s).start()
     return observed

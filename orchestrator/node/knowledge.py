@@ -67,7 +67,7 @@ def lock_view(pair: KvPair) -> LockView:
     return LockView(value, pair.session, pair.modify_index)
 
 
-class Observed:
+class Knowledge:
     """The newest of everything. Used by the loop's thread only."""
 
     def __init__(self, vm: str, state_dir: Path) -> None:

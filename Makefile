@@ -1,0 +1,57 @@
+# Every target does its own set-up and can be run again after an interruption. `make` alone lists them.
+VENV   := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest
+# As root, or with CI set, a skipped test is a failure (deploy/machines/no_skips.py).
+STRICT := -p deploy.machines.no_skips
+# The lab of the tests is not the one that a person may have open.
+TEST_LAB := ORCH_LAB_NAME=$${ORCH_LAB_NAME:-orch-test}
+
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check unit simulation integration lab-tests bench soak bootstrap bootstrap-test clean
+
+help:  ## What can be made.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+demo: bootstrap  ## Four machines, a service taken away, failover and failback live, and how long each step took.
+	@$(PYTHON) -m deploy.machines.demo
+
+test: bootstrap-test  ## Everything, the four-machine tests too (as root). Takes the lab of the tests down.
+	@deploy/run-tests
+
+check: bootstrap  ## Lint, format, types, import contracts: seconds.
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/mypy -p deploy.machines
+	@$(VENV)/bin/lint-imports
+
+unit: bootstrap  ## The tests that need nothing but Python.
+	@$(PYTEST) -n auto tests/unit
+
+simulation: bootstrap  ## The simulated fleet under random faults.
+	@$(PYTEST) -n auto tests/simulation
+
+integration: bootstrap-test  ## Against a real Consul and a real RabbitMQ.
+	@$(PYTEST) tests/integration
+
+lab-tests: bootstrap-test  ## On the four machines (as root).
+	@$(TEST_LAB) $(PYTEST) tests/lab
+
+bench: bootstrap  ## Outages as a client sees them, with each step's share.
+	@$(PYTHON) -m deploy.machines.bench
+
+soak: bootstrap  ## Faults for hours.
+	@$(PYTHON) -m deploy.machines.soak
+
+bootstrap:
+	@deploy/bootstrap.sh
+
+bootstrap-test:
+	@deploy/bootstrap.sh --test
+
+clean:  ## What the checkout has gathered; the caches and a running lab stay.
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

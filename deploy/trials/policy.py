@@ -1,0 +1,45 @@
+"""The fleet's policy changed for a while: other times, another kind of standby, applied like any operator would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from deploy.machines.lab import Lab
+from deploy.trials.trial import WITNESS, settle
+
+# Long enough for two failed checks to show, short enough to repeat many trials.
+GRACE_S = 4.0
+
+
+def policy_now(lab: Lab, vm: str = WITNESS) -> dict[str, Any]:
+    """Return the policy in force."""
+    return dict(json.loads(lab.run(vm, ["orch", "--json", "config", "show"]).stdout))
+
+
+def apply_policy(lab: Lab, policy: dict[str, Any], vm: str = WITNESS) -> None:
+    """Apply the policy with `orch config apply`, from a file in the VM."""
+    lab.run(vm, ["tee", "/run/orch-trial-policy.json"], text_input=json.dumps(policy))
+    lab.run(vm, ["orch", "config", "apply", "/run/orch-trial-policy.json"])
+
+
+@contextlib.contextmanager
+def policy_with(
+    lab: Lab, *, standby: str = "cold", grace_s: float = GRACE_S, max_failovers: int = 1000
+) -> Iterator[dict[str, Any]]:
+    """Run the block under a policy with these values, then put the former one back."""
+    before = policy_now(lab)
+    changed = json.loads(json.dumps(before))
+    for service in changed["services"].values():
+        service["standby"] = standby
+    changed["failback"]["grace_s"] = grace_s
+    changed["flapping"]["max_failovers"] = min(max_failovers, 100)
+    changed["flapping"]["window_s"] = 60.0
+    apply_policy(lab, changed)
+    settle(lab)
+    try:
+        yield changed
+    finally:
+        apply_policy(lab, before)

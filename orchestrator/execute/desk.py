@@ -1,0 +1,162 @@
+"""The plays that this worker has in hand, from claim to written result.
+
+In: claimed commands, events of plays, orders to stop. Out: progress and results in KV, through `claim`. A result
+that could not be written stays in hand and is tried again. No threads; time comes from the caller.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from orchestrator.domain.records import Command
+from orchestrator.execute.choice import Mine, Stop
+from orchestrator.execute.claim import finish_command, note_progress, release_command
+from orchestrator.execute.play import Ended, Order, PlayEnded, PlayEvent, Plays, TaskStarted
+from orchestrator.execute.results import PROGRESS_EVERY_S, Progress, result_of
+from orchestrator.store.port import Port, Refused, Unknown
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+
+
+@dataclass(slots=True)
+class _InHand:
+    command: Command
+    session: str
+    timeout_s: float
+    progress: Progress = field(default_factory=Progress)
+    stop: Stop | None = None
+    released: bool = False
+    ended: PlayEnded | None = None
+    next_write: float = float("-inf")
+
+
+def order_of(command: Command, timeout_s: float) -> Order:
+    """Return the order for the command's play; what the command does not name is an empty string."""
+    variables = {
+        "target": command.target,
+        "failed_instance": command.failed_instance or "",
+        "recovered_instance": command.recovered_instance or "",
+        "epoch": command.epoch,
+        "service": command.service,
+        "unit": command.unit,
+        "enable_at_boot": command.enable_at_boot,
+        "command_id": command.id,
+    }
+    return Order(command.id, command.attempt, command.playbook, variables, timeout_s)
+
+
+class Desk:
+    """Plays in hand. `wall` gives the time for records."""
+
+    def __init__(self, port: Port, plays: Plays, wall: Callable[[], float]) -> None:
+        self._port = port
+        self._plays = plays
+        self._wall = wall
+        self._in_hand: dict[str, _InHand] = {}
+
+    @property
+    def mine(self) -> dict[str, Mine]:
+        """What `choose` has to know of the plays in hand."""
+        return {
+            command_id: Mine(each.session, ending=each.ended is not None or each.stop is not None or each.released)
+            for command_id, each in self._in_hand.items()
+        }
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Commands whose play has not ended yet."""
+        return tuple(command_id for command_id, each in self._in_hand.items() if each.ended is None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Say whether nothing is in hand."""
+        return not self._in_hand
+
+    def begin(self, command: Command, session: str, timeout_s: float) -> None:
+        """Run the play of a command that has just been claimed."""
+        self._in_hand[command.id] = _InHand(command, session, timeout_s)
+        self._plays.start(order_of(command, timeout_s))
+
+    def stop(self, stop: Stop) -> None:
+        """End a play for good; its record becomes what `stop` says."""
+        each = self._in_hand.get(stop.command_id)
+        if each is not None and each.stop is None:
+            each.stop = stop
+            self._plays.cancel(stop.command_id)
+
+    def stop_all(self, sentence: str) -> None:
+        """End every play without writing their records: they may be another's by now."""
+        for command_id in self.running:
+            self.stop(Stop(command_id, None, sentence))
+
+    def release_all(self) -> None:
+        """End every play and leave its command to another worker: this one is going away."""
+        for command_id in self.running:
+            each = self._in_hand[command_id]
+            if each.stop is None:
+                each.released = True
+                self._plays.cancel(command_id)
+
+    def take_event(self, event: PlayEvent) -> None:
+        """Take what a play reports. Events of an attempt that is not in hand any more are void."""
+        each = self._in_hand.get(event.command_id)
+        if each is None:
+            return
+        if isinstance(event, TaskStarted):
+            each.progress.note(event.task, event.at)
+        elif event.attempt == each.command.attempt:
+            each.ended = event
+
+    def write_due(self, now: float) -> float | None:
+        """Write the results and the progress that are due; return when something is due next."""
+        wakes: list[float] = []
+        for command_id, each in list(self._in_hand.items()):
+            if each.next_write > now:
+                wakes.append(each.next_write)
+                continue
+            try:
+                if each.ended is not None:
+                    self._write_result(each, each.ended)
+                    del self._in_hand[command_id]
+                elif each.stop is None and each.progress.is_due(now):
+                    note_progress(
+                        self._port, command_id, each.session, each.progress.task, each.progress.first_task or 0.0
+                    )
+                    each.progress.note_written(now)
+            except (Unknown, Refused) as problem:
+                log.warning("What became of %s could not be written yet: %s", command_id, problem)
+                each.next_write = now + RETRY_S
+                wakes.append(each.next_write)
+            if each.ended is None and each.progress.task != each.progress.written:
+                wakes.append(max(now + PROGRESS_EVERY_S / 4, each.progress.next_write))
+        return min(wakes, default=None)
+
+    def _write_result(self, each: _InHand, ended: PlayEnded) -> None:
+        command = each.command
+        extra = {"service": command.service, "epoch": command.epoch}
+        if each.released and ended.how is Ended.CANCELLED:
+            release_command(self._port, command.id, each.session)
+            log.info("Command %s is left to another worker.", command.id, extra=extra)
+            return
+        result = result_of(ended, each.stop, each.timeout_s)
+        if result is None:
+            return
+        written = finish_command(
+            self._port,
+            command.id,
+            each.session,
+            result.state,
+            reason=result.reason,
+            rc=ended.rc,
+            tail=ended.tail,
+            first_task=each.progress.first_task,
+            now=self._wall(),
+        )
+        if written:
+            log.info("Command %s is %s. %s", command.id, result.state.value, result.reason, extra=extra)
+        else:
+            log.warning("Command %s is not this worker's any more; its result is dropped.", command.id, extra=extra)

@@ -1,0 +1,54 @@
+"""Messages that were published by hand: each becomes a request like any other, once.
+
+In: a message without an id. Out: a request in KV. A message that comes twice (its acknowledgement was lost) finds
+its request again by the digest in the request's id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from orchestrator.domain import keys
+from orchestrator.domain.records import Request
+from orchestrator.domain.wire import Message, request_of
+from orchestrator.store.port import Port
+from orchestrator.store.records import create_record
+
+_PLAIN_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+REDELIVERY_WINDOW_MS = 3600 * 1000
+
+
+def hand_request(message: Message, body: bytes, now: float) -> Request:
+    """Return the request for a message published by hand; its id ends in a digest of the message."""
+    request = request_of(message, "", now)
+    name = request.service if _PLAIN_NAME.match(request.service) else "unknown"
+    return request.with_(id=f"{int(now * 1000):013d}-{name}-{digest_of(body)}")
+
+
+def digest_of(body: bytes) -> str:
+    """Return what the ids of all requests for this very message end in."""
+    return "m" + hashlib.sha256(body).hexdigest()[:10]
+
+
+def place_request(port: Port, request: Request, body: bytes, *, redelivered: bool) -> bool:
+    """Write the request. False: a redelivered message has its request already. Raises `Unknown`: call again."""
+    if redelivered and _is_placed(port, request, digest_of(body)):
+        return False
+    # LOST: it was written by an earlier call of which we never heard the answer.
+    create_record(port, keys.request(request.id), request)
+    return True
+
+
+def _is_placed(port: Port, request: Request, digest: str) -> bool:
+    """Say whether a request of the last hour came from the same message."""
+    for key in port.kv_keys(keys.REQUESTS):
+        request_id = key.removeprefix(keys.REQUESTS)
+        at, _, rest = request_id.partition("-")
+        if (
+            rest.endswith(f"-{digest}")
+            and at.isdigit()
+            and int(request.created * 1000) - int(at) < REDELIVERY_WINDOW_MS
+        ):
+            return True
+    return False

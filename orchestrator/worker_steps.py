@@ -1,0 +1,302 @@
+"""The worker's steps: take commands, claim them, have their plays run, record what they came to.
+
+In: what `observe.watch` shows, messages (`dispatch.consumer`), events of plays (`execute.play`). Out: commands'
+records, acknowledgements. Knows no thread, socket or clock: `worker` has those, and the simulation its own.
+
+The record in KV is the truth and the lock on its key says whose it is; a worker that cannot tell any more whether
+the lock is still its own stops its plays before another may begin them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.dispatch.consumer import Delivery, Mailbox
+from orchestrator.domain import keys
+from orchestrator.domain.policy import DispatchPolicy
+from orchestrator.domain.records import Assignment, Command, Request
+from orchestrator.domain.view import Kept
+from orchestrator.domain.wire import parse_message
+from orchestrator.execute.choice import Ack, Ask, Choice, Claim, Close, Rules, Situation, Stop, choose
+from orchestrator.execute.claim import claim_command, close_command
+from orchestrator.execute.desk import Desk
+from orchestrator.execute.knowledge import Knowledge
+from orchestrator.execute.messages import hand_request, place_request
+from orchestrator.execute.play import PlayEvent, Plays
+from orchestrator.observe.parse import parse_policy
+from orchestrator.store.port import KvPair, Port, Refused, Session, Unknown
+from orchestrator.store.records import read_record
+from orchestrator.store.sessions import own_session, worker_session
+
+log = logging.getLogger(__name__)
+
+ALIVE_CHECK = keys.daemon_check_id("worker")
+PARALLEL_PLAYS = 4
+SESSION_RETRY_S = 0.3
+LOST_CLAIM_RETRY_S = 0.3
+# Reading what a message or a new epoch names, then choosing again: the record, its assignment, and once to spare.
+MAX_ROUNDS = 4
+
+# A worker that has not been sure of Consul for LEASE_S stops its plays. Another worker can claim them only after
+# gossip has declared this VM dead (1 s or more) or its check has failed, plus the lock-delay. An agent that is cut
+# off says within 2 s that it knows no leader: 2 + LEASE_S <= 1 + LOCK_DELAY_S, so two never run one command.
+LEASE_S = 2.0
+LOCK_DELAY_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the watch shows at one moment."""
+
+    pairs: tuple[KvPair, ...]
+    """Keys under `orch/commands/` and `orch/services/`, and `orch/config`."""
+    sessions: tuple[Session, ...] | None
+    """Sessions of this VM; None while not known."""
+    known: bool
+    """All of it is known to be the present state: Consul answers and has a leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """What one cycle came to. `sentence` is never empty."""
+
+    sentence: str
+    wake_at: float | None
+    """Monotonic: come round again by then, even if nothing changes."""
+
+
+class Worker:
+    """One worker's steps. All calls come from one thread; `now` is monotonic, `wall` gives the time for records."""
+
+    def __init__(self, port: Port, plays: Plays, mailbox: Mailbox, vm: str, wall: Callable[[], float]) -> None:
+        self._port = port
+        self._mailbox = mailbox
+        self._vm = vm
+        self._wall = wall
+        self._desk = Desk(port, plays, wall)
+        self._knowledge = Knowledge()
+        self._dispatch = DispatchPolicy()
+        self._session: str | None = None
+        self._next_session_try = float("-inf")
+        self._confirmed_at: float | None = None
+        self._held: dict[str, list[Delivery]] = {}
+        self._by_hand: list[tuple[Request, Delivery]] = []
+        self._not_before: dict[str, float] = {}
+        self._retiring = False
+        self._said = ""
+
+    # -- what happens outside ----------------------------------------------------------------------------------------
+
+    @property
+    def session(self) -> str | None:
+        """This worker's session."""
+        return self._session
+
+    @property
+    def is_idle(self) -> bool:
+        """Say whether nothing is in hand."""
+        return self._desk.is_empty
+
+    @property
+    def dispatch(self) -> DispatchPolicy:
+        """The part of the policy in force that workers go by."""
+        return self._dispatch
+
+    def take_message(self, delivery: Delivery) -> None:
+        """Take a message: hold it for its command, make it a request, or send it to the dead-letter queue."""
+        try:
+            message = parse_message(delivery.body)
+        except ValueError as problem:
+            log.warning("A message goes to the dead-letter queue: %s", problem)
+            self._mailbox.reject(delivery)
+            return
+        if message.id is None:
+            self._by_hand.append((hand_request(message, delivery.body, self._wall()), delivery))
+        else:
+            self._held.setdefault(message.id, []).append(delivery)
+
+    def forget_connection(self, connection: int) -> None:
+        """The connection to the broker is gone: what it delivered comes again."""
+        for command_id, deliveries in list(self._held.items()):
+            left = [each for each in deliveries if each.connection != connection]
+            if left:
+                self._held[command_id] = left
+            else:
+                del self._held[command_id]
+
+    def take_play_event(self, event: PlayEvent) -> None:
+        """Take what a play reports."""
+        self._desk.take_event(event)
+
+    def retire(self) -> None:
+        """Take nothing more; what runs may finish."""
+        self._retiring = True
+
+    def release_plays(self) -> None:
+        """End what still runs and leave it to another worker, in the cycles that follow."""
+        self._desk.release_all()
+
+    # -- the cycle ----------------------------------------------------------------------------------------------------
+
+    def cycle(self, seen: Seen, now: float) -> Cycle:
+        """Look at everything once and do what is to be done. Raises nothing that Consul may answer."""
+        self._knowledge.learn(seen.pairs, now)
+        self._learn_policy(seen)
+        self._keep_lease(seen, now)
+        self._keep_session(seen, now)
+        self._place_requests()
+        wakes = [self._desk.write_due(now)]
+        choice = self._choose_and_act(now)
+        wakes.append(choice.wake_at)
+        if self._session is None:
+            wakes.append(self._next_session_try)
+        self._say(choice.sentence)
+        return Cycle(choice.sentence, min((wake for wake in wakes if wake is not None), default=None))
+
+    def _learn_policy(self, seen: Seen) -> None:
+        """Take the newest valid policy; the last good one stays while the newest is invalid."""
+        found = parse_policy(next((pair for pair in seen.pairs if pair.key == keys.CONFIG), None))
+        if isinstance(found, Kept):
+            self._dispatch = found.value.dispatch
+
+    def _keep_lease(self, seen: Seen, now: float) -> None:
+        """Stop everything when it is too long ago that our locks were known to be ours (also after a freeze)."""
+        if self._confirmed_at is not None and now - self._confirmed_at > LEASE_S and self._desk.running:
+            self._desk.stop_all(f"Consul has not been sure for {LEASE_S:g} s, so another worker may take over.")
+            log.warning("All plays are stopped: Consul has not been sure for %g s.", LEASE_S)
+        if seen.known or self._confirmed_at is None:
+            self._confirmed_at = now
+
+    def _keep_session(self, seen: Seen, now: float) -> None:
+        """Notice that our session is gone, and make a new one."""
+        try:
+            if self._session is not None and self._is_session_gone(seen):
+                log.warning("This worker's session was lost; its plays are stopped.")
+                self._session = None
+            if self._session is None and now >= self._next_session_try and not self._retiring:
+                self._next_session_try = now + SESSION_RETRY_S
+                self._session = own_session(
+                    self._port, worker_session(self._vm), (ALIVE_CHECK,), lock_delay_s=LOCK_DELAY_S
+                )
+                log.info("This worker has a session and takes commands.")
+        except (Unknown, Refused) as problem:
+            self._say(f"This worker has no session yet, so it takes no commands: {problem}")
+
+    def _is_session_gone(self, seen: Seen) -> bool:
+        """Believe the watch when it shows the session; ask when it does not, since it may lag behind."""
+        if seen.sessions is None or any(each.id == self._session for each in seen.sessions):
+            return False
+        _, sessions = self._port.session_list(self._port.node_name())
+        return all(each.id != self._session for each in sessions)
+
+    def _place_requests(self) -> None:
+        """Turn messages that were published by hand into requests."""
+        for request, delivery in list(self._by_hand):
+            try:
+                if place_request(self._port, request, delivery.body, redelivered=delivery.redelivered):
+                    log.info("A message published by hand became the request %s.", request.id)
+            except (Unknown, Refused) as problem:
+                log.warning("A message published by hand waits to become a request: %s", problem)
+                return
+            self._by_hand.remove((request, delivery))
+            self._mailbox.ack(delivery)
+
+    def _choose_and_act(self, now: float) -> Choice:
+        """Choose, reading directly what the watch does not show yet, then act."""
+        asked: frozenset[str] = frozenset()
+        choice = choose(self._situation(now, asked))
+        for _ in range(MAX_ROUNDS):
+            if not choice.asks:
+                break
+            asked |= {ask.key for ask in choice.asks if self._read_directly(ask.key, now)}
+            if not all(ask.key in asked for ask in choice.asks):
+                break
+            choice = choose(self._situation(now, asked))
+        for action in choice.actions:
+            try:
+                self._act(action, now)
+            except (Unknown, Refused) as problem:
+                log.warning("It is not known what became of this: %s (%s)", action.sentence, problem)
+                if isinstance(action, Claim | Close):
+                    self._not_before[action.command.value.id] = now + LOST_CLAIM_RETRY_S
+        return choice
+
+    def _situation(self, now: float, asked: frozenset[str]) -> Situation:
+        mine = self._desk.mine
+        self._not_before = {name: at for name, at in self._not_before.items() if at > now}
+        return Situation(
+            now=now,
+            session=None if self._retiring and not mine else self._session,
+            commands=self._knowledge.commands({*mine, *self._held}),
+            assignments=self._knowledge.assignments(),
+            plays=mine,
+            delivered=frozenset(self._held),
+            asked=asked,
+            pending_since=self._knowledge.pending_since,
+            not_before=self._not_before,
+            rules=Rules(
+                self._dispatch.pickup_after_s,
+                self._dispatch.max_attempts,
+                0 if self._retiring else PARALLEL_PLAYS,
+            ),
+        )
+
+    def _read_directly(self, key: str, now: float) -> bool:
+        try:
+            if key.startswith(keys.COMMANDS):
+                self._knowledge.learn_direct(key, read_record(self._port, key, Command), now)
+            else:
+                self._knowledge.learn_direct(key, read_record(self._port, key, Assignment), now)
+        except (Unknown, Refused) as problem:
+            self._say(f"{key} cannot be read now: {problem}")
+            return False
+        return True
+
+    def _act(self, action: Ask | Claim | Close | Stop | Ack, now: float) -> None:
+        if isinstance(action, Stop):
+            log.warning(action.sentence)
+            self._desk.stop(action)
+        elif isinstance(action, Ack):
+            for delivery in self._held.pop(action.command_id, []):
+                self._mailbox.ack(delivery)
+        elif isinstance(action, Claim):
+            self._claim(action, now)
+        elif isinstance(action, Close):
+            closed = close_command(self._port, action.command, action.state, action.sentence, self._wall())
+            self._after_write(action.command, closed, None, action.sentence, now)
+
+    def _claim(self, claim: Claim, now: float) -> None:
+        assert self._session is not None
+        claimed = claim_command(
+            self._port,
+            claim.command,
+            claim.assignment,
+            session=self._session,
+            vm=self._vm,
+            attempt=claim.attempt,
+            now=self._wall(),
+        )
+        self._after_write(claim.command, claimed, self._session, claim.sentence, now)
+        if claimed is not None:
+            self._desk.begin(claimed, self._session, self._dispatch.play_timeout_s)
+
+    def _after_write(
+        self, before: Kept[Command], written: Command | None, session: str | None, sentence: str, now: float
+    ) -> None:
+        """Remember what we wrote; after a loss read anew, and wait a moment before the next try."""
+        command = before.value
+        if written is not None:
+            log.info(sentence, extra={"service": command.service, "epoch": command.epoch})
+            self._knowledge.note_written(written, session, before.index, now)
+            return
+        self._not_before[command.id] = now + LOST_CLAIM_RETRY_S
+        self._read_directly(keys.command(command.id), now)
+        self._read_directly(keys.assignment(command.service), now)
+
+    def _say(self, sentence: str) -> None:
+        """Log the sentence at debug level unless it is what was said last: the actions have logged themselves."""
+        if sentence != self._said:
+            self._said = sentence
+            log.debug(sentence)

@@ -1,0 +1,66 @@
+"""The four machines for the tests: brought up once, taken down at the end even when tests fail."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.machines.lab import Lab
+from deploy.trials.policy import policy_with
+from deploy.trials.trial import settle
+from tests.lab.fleet import mend_and_settle
+
+TEST_LAB = "orch-test"
+
+
+def _say(text: str) -> None:
+    print(f"lab: {text}", file=sys.stderr, flush=True)
+
+
+def _require_root() -> None:
+    # As root, or in CI, the lab's own error is the answer: nothing is skipped there.
+    if os.geteuid() != 0 and not os.environ.get("CI"):
+        pytest.skip("needs root: the lab makes machines, mounts and network namespaces")
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """The deployed fleet, healthy."""
+    _require_root()
+    lab = Lab.open(os.environ.get("ORCH_LAB_NAME") or TEST_LAB, say=_say)
+    try:
+        lab.up()
+        yield lab
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="module")
+def bare_lab() -> Iterator[Lab]:
+    """Four machines without a deployment, for the tests of the lab itself."""
+    _require_root()
+    lab = Lab.open(f"{os.environ.get('ORCH_LAB_NAME') or TEST_LAB}-bare"[:20], say=_say)
+    try:
+        lab.up(bare=True)
+        yield lab
+    finally:
+        lab.down()
+
+
+# The lab tests shorten the grace, so that every test sees its service come home; 60 s is the default elsewhere.
+@pytest.fixture(scope="session")
+def quick_lab(lab: Lab) -> Iterator[Lab]:
+    """The fleet with a short grace."""
+    with policy_with(lab):
+        yield lab
+
+
+@pytest.fixture
+def fleet(quick_lab: Lab) -> Iterator[Lab]:
+    """The settled fleet; whatever a test breaks is mended after it, and has to settle again."""
+    settle(quick_lab)
+    yield quick_lab
+    mend_and_settle(quick_lab)

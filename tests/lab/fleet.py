@@ -1,0 +1,93 @@
+"""What the tests on the four machines ask of the fleet, in one line each."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deploy.machines.lab import Lab
+from deploy.trials.client import Traffic
+from deploy.trials.outage import is_served_again
+from deploy.trials.trial import WITNESS, fleet_status, settle, wait_until
+
+HOME = {"backend": "backend-server", "frontend": "frontend-server"}
+SECOND = {"backend": "messaging-server", "frontend": "backend-server"}
+MOVED_WITHIN_S = 30.0
+
+
+def orch(lab: Lab, *words: str, vm: str = WITNESS, check: bool = True) -> Any:
+    """Run `orch` on a VM; returns the completed process."""
+    return lab.run(vm, ["orch", *words], check=check, timeout_s=120)
+
+
+def answer(lab: Lab, *words: str, vm: str = WITNESS) -> Any:
+    """Run `orch --json` on a VM and return what it says."""
+    return json.loads(lab.run(vm, ["orch", "--json", *words], timeout_s=60).stdout)
+
+
+def service(lab: Lab, name: str, vm: str = WITNESS) -> dict[str, Any]:
+    """Return the service's part of the status; empty while Consul does not answer."""
+    return dict(fleet_status(lab, vm).get("services", {}).get(name, {}))
+
+
+def is_served_by(lab: Lab, name: str, vm: str) -> bool:
+    """Say whether the VM is active, holds the role lock and is what traffic is pointed at."""
+    seen = service(lab, name)
+    endpoints = seen.get("endpoints") or [{}]
+    return seen.get("active") == vm and seen.get("lock_holder") == vm and endpoints[0].get("vm") == vm
+
+
+def wait_served_by(lab: Lab, name: str, vm: str, within_s: float = MOVED_WITHIN_S) -> None:
+    """Wait until the service is served by the VM."""
+    wait_until(f"{name} is served by {vm}", lambda: is_served_by(lab, name, vm), within_s, 0.2)
+
+
+def wait_client(traffic: Traffic, since: float, within_s: float = 30.0) -> None:
+    """Wait until the client was answered well, again and again, by requests made after `since`."""
+    wait_until("the client is served", lambda: is_served_again(traffic.samples(), since), within_s)
+
+
+def unit_state(lab: Lab, vm: str, unit: str) -> str:
+    """Return what systemd on the VM says of the unit."""
+    return lab.run(vm, ["systemctl", "is-active", unit], check=False, timeout_s=20).stdout.strip()
+
+
+def reasons(lab: Lab, since: float, vm: str = WITNESS) -> list[str]:
+    """Return the sentences of the history since then."""
+    told = answer(lab, "history", vm=vm)
+    entries = told["history"] if isinstance(told, dict) else told
+    return [entry["reason"] for entry in entries if entry["at"] >= since]
+
+
+def epochs(lab: Lab) -> dict[str, int]:
+    """Return the epoch of each service: what did not grow did not move."""
+    return {name: seen["epoch"] for name, seen in fleet_status(lab)["services"].items()}
+
+
+def kv_put(lab: Lab, key: str, value: str, vm: str = WITNESS) -> None:
+    """Write a key as an operator would, with Consul's own tool."""
+    lab.run(vm, ["consul", "kv", "put", key, value], timeout_s=20)
+
+
+def kv_get(lab: Lab, key: str, vm: str = WITNESS) -> str | None:
+    """Read a key with Consul's own tool; None where it is absent."""
+    found = lab.run(vm, ["consul", "kv", "get", key], check=False, timeout_s=20)
+    return found.stdout if found.returncode == 0 else None
+
+
+@contextlib.contextmanager
+def traffic(lab: Lab, url: str, folder: Path, seconds: float = 120.0) -> Iterator[Traffic]:
+    """Client traffic for the time of the block, served before the block begins."""
+    with Traffic(lab, url, folder / "notes.jsonl", seconds=seconds) as sent:
+        wait_client(sent, time.time() - 0.5)
+        yield sent
+
+
+def mend_and_settle(lab: Lab) -> None:
+    """Undo every fault and wait until all is as before."""
+    lab.mend()
+    settle(lab)

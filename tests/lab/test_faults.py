@@ -1,0 +1,78 @@
+"""Each fault of the lab against each service: clients are served again, and the service comes home by itself."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.machines.lab import Lab
+from deploy.trials.outage import outage_from
+from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, settle, wait_until
+from tests.lab.fleet import HOME, SECOND, epochs, reasons, traffic, unit_state, wait_client, wait_served_by
+
+URL = {"backend": BACKEND_URL, "frontend": FRONTEND_URL}
+UNIT = {"backend": "node-app", "frontend": "nginx"}
+
+
+@pytest.mark.parametrize("name", ["backend", "frontend"])
+@pytest.mark.parametrize("kind", ["kill", "stop", "poweroff", "cut", "freeze"])
+def test_a_service_that_fails_is_served_by_the_next_vm_and_comes_home(
+    fleet: Lab, tmp_path: Path, name: str, kind: str
+) -> None:
+    with traffic(fleet, URL[name], tmp_path) as client:
+        fault = fleet.fault(kind, HOME[name], name if kind in ("kill", "stop") else None)
+        wait_served_by(fleet, name, SECOND[name])
+        wait_client(client, time.time())
+        fleet.mend()
+        wait_served_by(fleet, name, HOME[name], within_s=60)
+        settle(fleet)
+        wait_client(client, time.time())
+    said = " ".join(reasons(fleet, fault.at))
+    assert f"Moving {name} from {HOME[name]} to {SECOND[name]}" in said
+    assert f"{name} has recovered on {HOME[name]}; the grace of" in said
+    assert "failback triggered" in said
+    wait_until(
+        "the former active is stopped",
+        lambda: unit_state(fleet, SECOND[name], UNIT[name]) in ("inactive", "failed"),
+        15,
+    )
+
+
+@pytest.mark.parametrize("name", ["backend", "frontend"])
+def test_a_crash_is_mended_by_systemd_on_the_spot(fleet: Lab, tmp_path: Path, name: str) -> None:
+    before = epochs(fleet)
+    with traffic(fleet, URL[name], tmp_path) as client:
+        fault = fleet.fault("crash", HOME[name], name)
+        wait_client(client, fault.at + 1.0)
+        outage = outage_from(client.samples(), fault.at)
+    settle(fleet)
+    assert epochs(fleet) == before
+    assert outage.served_at is not None
+
+
+@pytest.mark.parametrize("name", ["backend", "frontend"])
+def test_a_slow_link_moves_nothing(fleet: Lab, tmp_path: Path, name: str) -> None:
+    before = epochs(fleet)
+    with traffic(fleet, URL[name], tmp_path) as client:
+        fault = fleet.fault("slow", HOME[name], latency_ms=40, loss_percent=1)
+        wait_client(client, fault.at + 5.0, within_s=40)
+    assert epochs(fleet) == before
+
+
+@pytest.mark.parametrize("name", ["backend", "frontend"])
+def test_a_vm_that_returns_never_serves_as_a_second_active(fleet: Lab, tmp_path: Path, name: str) -> None:
+    with traffic(fleet, URL[name], tmp_path) as client:
+        fleet.fault("cut", HOME[name])
+        wait_served_by(fleet, name, SECOND[name])
+        moved_at = time.time()
+        fleet.mend()
+        wait_served_by(fleet, name, HOME[name], within_s=60)
+        came_home_at = time.time()
+        wait_client(client, came_home_at)
+        samples = client.samples()
+    by = {sample.by for sample in samples if sample.ok and moved_at + 0.5 < sample.at and sample.by}
+    assert by <= {HOME[name], SECOND[name]}
+    in_between = [s.by for s in samples if s.ok and moved_at + 0.5 < s.at < moved_at + 3.0]
+    assert set(in_between) == {SECOND[name]}

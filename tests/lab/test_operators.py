@@ -1,0 +1,181 @@
+"""What operators do: move, rotate, pause, take a VM out, publish by hand; and what they are told."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.machines.lab import Lab
+from deploy.trials.planned import PLANNED, Planned, run_planned
+from deploy.trials.policy import apply_policy, policy_now
+from deploy.trials.trial import settle, wait_until
+from tests.lab.fleet import (
+    HOME,
+    SECOND,
+    answer,
+    epochs,
+    kv_get,
+    kv_put,
+    orch,
+    reasons,
+    service,
+    wait_served_by,
+)
+
+# design.md: a message of the system that orch replaces, published by hand.
+PUBLISH = """
+import json, sys
+from orchestrator.settings import load_settings, read_secret
+import pika
+given = load_settings().amqp
+credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
+for host in given.hosts:
+    try:
+        link = pika.BlockingConnection(pika.ConnectionParameters(host, given.port, given.vhost, credentials))
+        break
+    except pika.exceptions.AMQPConnectionError:
+        continue
+link.channel().basic_publish("", "failover_commands", sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2))
+link.close()
+"""
+
+
+def publish(lab: Lab, body: str) -> None:
+    lab.run("messaging-server", ["/opt/orch/venv/bin/python", "-c", PUBLISH], text_input=body, timeout_s=30)
+
+
+@pytest.mark.parametrize("planned", PLANNED, ids=lambda planned: planned.name.replace(" ", "-"))
+def test_a_planned_move_there_and_back_costs_no_request(fleet: Lab, planned: Planned) -> None:
+    counted = run_planned(fleet, planned, requests=600)
+    assert counted.failed == 0
+
+
+def test_a_key_written_by_consuls_own_tool_forces_a_rotation(fleet: Lab) -> None:
+    since = time.time()
+    kv_put(fleet, "orch/rotate/backend", "now")
+    wait_served_by(fleet, "backend", SECOND["backend"])
+    assert service(fleet, "backend")["designated"] == SECOND["backend"]
+    assert kv_get(fleet, "orch/rotate/backend") is None
+    assert any("orch/rotate/backend" in reason for reason in reasons(fleet, since))
+    orch(fleet, "failback", "backend", "--wait")
+    settle(fleet)
+
+
+def test_a_command_published_by_hand_in_the_old_format_is_carried_out(fleet: Lab) -> None:
+    failed = {
+        "command_type": "failover",
+        "instance_type": "backend",
+        "failed_instance": HOME["backend"],
+        "timestamp": 1.0,
+    }
+    publish(fleet, json.dumps(failed))
+    wait_served_by(fleet, "backend", SECOND["backend"])
+    # It does not change the designation: the service comes home after its grace, as it did in the old system.
+    wait_served_by(fleet, "backend", HOME["backend"], within_s=60)
+
+
+def test_a_message_that_is_no_command_is_put_aside_and_costs_nothing(fleet: Lab) -> None:
+    before = epochs(fleet)
+    publish(fleet, "certainly not JSON")
+
+    def dead_letters() -> int:
+        told = fleet.run("messaging-server", ["rabbitmqctl", "-q", "list_queues", "-p", "orch", "name", "messages"])
+        return sum(int(row.split()[1]) for row in told.stdout.splitlines() if row.startswith("failover_commands.dead"))
+
+    wait_until("the message is in the dead-letter queue", lambda: dead_letters() >= 1, 20, 0.5)
+    assert epochs(fleet) == before
+
+
+def test_while_paused_nothing_moves_by_itself_and_afterwards_it_does(fleet: Lab) -> None:
+    orch(fleet, "pause", "--reason", "test of the pause")
+    fleet.fault("stop", HOME["backend"], "backend")
+    wait_until(
+        "the failure is diagnosed and held back by the pause",
+        lambda: any(found["code"] == "paused" for found in answer(fleet, "status")["diagnoses"]),
+        15,
+    )
+    assert service(fleet, "backend")["active"] == HOME["backend"]
+    orch(fleet, "resume")
+    wait_served_by(fleet, "backend", SECOND["backend"])
+
+
+def test_a_vm_in_maintenance_is_no_target(fleet: Lab) -> None:
+    orch(fleet, "maintenance", "on", SECOND["backend"], "--reason", "test of maintenance")
+    try:
+        refused = orch(fleet, "failover", "backend", "--to", SECOND["backend"], check=False)
+        assert refused.returncode == 3
+        assert "maintenance" in refused.stdout + refused.stderr
+        rotated = orch(fleet, "rotate", "backend", "--wait", check=False)
+        assert rotated.returncode == 3
+    finally:
+        orch(fleet, "maintenance", "off", SECOND["backend"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("failover", "backnd"), "backend"),
+        (("failover", "backend", "--to", "nowhere"), "messaging-server"),
+        (("failover", "backend", "--to", "backend-server"), "already active on backend-server"),
+        (("failover", "backend", "--to", "database-server"), "order"),
+        (("failback", "backend"), "home already"),
+    ],
+)
+def test_bad_input_is_refused_at_once_with_what_would_be_possible(
+    fleet: Lab, words: tuple[str, ...], said: str
+) -> None:
+    before = epochs(fleet)
+    refused = orch(fleet, *words, check=False)
+    assert refused.returncode in (2, 3)
+    assert said in refused.stdout + refused.stderr
+    assert epochs(fleet) == before
+
+
+def test_a_target_that_is_down_is_refused(fleet: Lab) -> None:
+    fleet.fault("cut", SECOND["backend"])
+    wait_until(
+        "the VM is seen down",
+        lambda: answer(fleet, "status")["vms"][SECOND["backend"]]["reach"] == "down",
+        15,
+    )
+    refused = orch(fleet, "failover", "backend", "--to", SECOND["backend"], check=False)
+    assert refused.returncode == 3
+    assert "down" in refused.stdout + refused.stderr
+
+
+def test_a_service_that_flaps_is_held_until_it_is_acknowledged(fleet: Lab) -> None:
+    before = policy_now(fleet)
+    changed = json.loads(json.dumps(before))
+    changed["flapping"] = {"max_failovers": 1, "window_s": 300.0, "hold_s": 600.0}
+    apply_policy(fleet, changed)
+    try:
+        fleet.fault("kill", HOME["backend"], "backend")
+        wait_served_by(fleet, "backend", SECOND["backend"])
+        fleet.mend()
+        wait_served_by(fleet, "backend", HOME["backend"], within_s=60)
+        fleet.fault("kill", HOME["backend"], "backend")
+        wait_until("it is held", lambda: service(fleet, "backend").get("hold_until") is not None, 20)
+        assert service(fleet, "backend")["active"] == HOME["backend"]
+        orch(fleet, "resume", "backend")
+        wait_served_by(fleet, "backend", SECOND["backend"])
+    finally:
+        apply_policy(fleet, before)
+        fleet.mend()
+        orch(fleet, "resume", "backend", check=False)
+
+
+def test_why_tells_the_chain_from_observation_to_decision(fleet: Lab) -> None:
+    fleet.fault("kill", HOME["backend"], "backend")
+    wait_served_by(fleet, "backend", SECOND["backend"])
+    told = orch(fleet, "why", "backend").stdout
+    assert "fails its check on backend-server" in told
+    assert SECOND["backend"] in told
+
+
+def test_what_the_recorder_kept_is_replayed_to_the_same_decisions(fleet: Lab, tmp_path: Path) -> None:
+    leader = answer(fleet, "status")["leader"]
+    replayed = orch(fleet, "replay", "/var/lib/orch/recorder/decisions.jsonl", vm=leader, check=False)
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr

@@ -1,0 +1,199 @@
+"""A small fleet on `FakeConsul` for the CLI's tests: the reference VMs, everything well, time standing still."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from click.testing import CliRunner, Result
+
+from orchestrator.cli.app import App
+from orchestrator.cli.main import cli
+from orchestrator.domain import keys
+from orchestrator.domain.records import Assignment, Command, Endpoint, Endpoints, LockValue, MoveKind, Record, Request
+from orchestrator.store.port import AgentService, KvPair, PushedSpec
+from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul, FakePort
+
+NOW = 1_700_000_000.0
+VMS = {
+    "frontend-server": {"address": "10.0.8.49", "roles": ["controller", "worker"]},
+    "backend-server": {"address": "10.0.0.22", "roles": []},
+    "messaging-server": {"address": "10.0.0.21", "roles": ["controller", "worker"]},
+    "database-server": {"address": "10.0.10.169", "roles": []},
+}
+POLICY: dict[str, Any] = {
+    "version": 1,
+    "vms": VMS,
+    "services": {
+        "backend": {
+            "order": ["backend-server", "messaging-server"],
+            "unit": "node-app",
+            "port": 3000,
+            "check": {"kind": "http", "path": "/health"},
+            "activate": "activate_backend.yml",
+            "deactivate": "deactivate_backend.yml",
+        },
+        "frontend": {
+            "order": ["frontend-server", "backend-server"],
+            "unit": "nginx",
+            "port": 80,
+            "check": {"kind": "http", "path": "/orch-health"},
+            "activate": "activate_frontend.yml",
+            "deactivate": "deactivate_frontend.yml",
+        },
+    },
+}
+
+
+class World:
+    """The cluster, and the clock that `orch` sees."""
+
+    def __init__(self) -> None:
+        """Nothing but four VMs that gossip; `founded()` makes the fleet."""
+        self.consul = FakeConsul(VMS, now=NOW)
+        self.clock = 0.0
+        self.steps: list[Callable[[], None]] = []
+        """What happens while `orch` waits: one step per blocking query that finds nothing new."""
+        self.on_terminal = False
+
+    # -- what there is -------------------------------------------------------------------------------------------
+
+    def put(self, key: str, record: Record | bytes) -> None:
+        """Write a key as somebody else than `orch`."""
+        self.port().kv_put(key, record if isinstance(record, bytes) else record.to_json().encode())
+
+    def get(self, key: str) -> KvPair | None:
+        """Read a key."""
+        return self.consul.peek(key)
+
+    def requests(self) -> list[Request]:
+        """Return every request in KV."""
+        return [Request.from_json(pair.value) for pair in self.consul.peek_list(keys.REQUESTS)]
+
+    def port(self, node: str = "messaging-server") -> WorldPort:
+        """Return a port to a node's agent."""
+        return WorldPort(self, node)
+
+    def founded(self) -> World:
+        """Put every service where it is at home, healthy, locked and pointed at, with a leader."""
+        self.put(keys.CONFIG, json.dumps(POLICY).encode())
+        for vm, entry in VMS.items():
+            self.consul.set_check(vm, keys.LOAD_CHECK, PASSING, "load 0.10 per core")
+            for daemon in ("guard", *entry["roles"]):
+                self.consul.set_check(vm, keys.daemon_check_id(daemon), PASSING, "HTTP 200")
+        for service, entry in POLICY["services"].items():
+            self.activate(service, entry["order"][0])
+        leader = self.port().session_create("orch-controller@messaging-server", ())
+        self.port().lock_acquire(keys.LEADER, LockValue(vm="messaging-server").to_json().encode(), leader)
+        return self
+
+    def activate(self, service: str, vm: str, **changes: Any) -> None:
+        """Make the service active on the VM, with healthy instance, lock and endpoints."""
+        self.register(service, vm)
+        fields: dict[str, Any] = {
+            "service": service,
+            "active": vm,
+            "designated": vm,
+            "epoch": 1,
+            "since": NOW - 3700,
+            "kind": MoveKind.INITIAL,
+            "reason": f"{service} is assigned to its home {vm}",
+        }
+        assignment = Assignment(**(fields | changes))
+        self.put(keys.assignment(service), assignment)
+        port = self.port(vm)
+        before = self.get(keys.lock(service))
+        if before is not None and before.session is not None:
+            port.session_destroy(before.session)
+        session_id = port.session_create(f"orch-guard:{service}@{vm}", (keys.unit_check_id(service),))
+        lock = LockValue(vm=vm, epoch=assignment.epoch)
+        assert port.lock_acquire(keys.lock(service), lock.to_json().encode(), session_id)
+        policy = POLICY["services"][service]
+        endpoint = Endpoint(vm=vm, address=VMS[vm]["address"], port=policy["port"])
+        self.put(keys.endpoints(service), Endpoints(service=service, epoch=assignment.epoch, endpoints=(endpoint,)))
+
+    def register(self, service: str, vm: str, status: str = PASSING, output: str = "HTTP GET: 200 OK") -> None:
+        """Register the instance with the VM's agent."""
+        port, service_id = self.port(vm), keys.instance_service_id(service)
+        port.agent_register(AgentService(service_id, service, POLICY["services"][service]["port"]))
+        for check_id in (keys.probe_check_id(service), keys.unit_check_id(service)):
+            port.agent_register_pushed(service_id, PushedSpec(check_id, check_id, 60, status, output))
+
+    def fail(self, service: str, vm: str, output: str = "HTTP GET: connection refused") -> None:
+        """Let the instance's checks fail; its guard loses the role lock by that."""
+        self.register(service, vm)
+        for check_id in (keys.probe_check_id(service), keys.unit_check_id(service)):
+            self.consul.set_check(vm, check_id, CRITICAL, output)
+
+    def kill_vm(self, vm: str) -> None:
+        """Let gossip declare the VM failed."""
+        self.consul.set_reachable(vm, False)
+
+    def change_request(self, **changes: Any) -> None:
+        """Change the newest request as the leader would."""
+        request = self.requests()[-1]
+        self.put(keys.request(request.id), request.with_(**changes))
+
+    def put_command(self, **changes: Any) -> Command:
+        """Write a command of the newest request (or of request `r`)."""
+        request_id = self.requests()[-1].id if self.requests() else "r"
+        fields: dict[str, Any] = {
+            "id": "1700000000100-backend-activate-e1",
+            "request_id": request_id,
+            "service": "backend",
+            "kind": MoveKind.SWITCHOVER,
+            "play": "activate",
+            "playbook": "activate_backend.yml",
+            "target": "messaging-server",
+            "epoch": 1,
+            "created": NOW + 0.1,
+        }
+        command = Command(**(fields | changes))
+        self.put(keys.command(command.id), command)
+        return command
+
+    # -- what orch does ------------------------------------------------------------------------------------------
+
+    def orch(self, *arguments: str, **changes: Any) -> Result:
+        """Run `orch` with the arguments."""
+        app = App(
+            open_port=lambda host, port, token: self.port(),
+            now=lambda: NOW,
+            monotonic=lambda: self.clock,
+            sleep=self.sleep,
+            who=lambda: "ana@desk",
+            token=lambda: "0001",
+            on_terminal=lambda: self.on_terminal,
+        )
+        for name, value in changes.items():
+            setattr(app, name, value)
+        return CliRunner().invoke(cli, list(arguments), obj=app)
+
+    def answer(self, *arguments: str) -> Any:
+        """Run `orch --json` and return its answer; it must have ended well."""
+        result = self.orch("--json", *arguments)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout)
+
+    def sleep(self, seconds: float) -> None:
+        """Let the clock go on and the next step happen."""
+        self.clock += seconds
+        if self.steps:
+            self.steps.pop(0)()
+
+
+class WorldPort(FakePort):
+    """A port whose blocking query lets the world go on by one step where there is nothing new yet."""
+
+    def __init__(self, world: World, node: str) -> None:
+        super().__init__(world.consul, node)
+        self._world = world
+
+    def kv_list(self, prefix: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[KvPair, ...]]:
+        """See `Port.kv_list`."""
+        found = super().kv_list(prefix)
+        if wait_s and found[0] <= index:
+            self._world.sleep(wait_s)
+            found = super().kv_list(prefix)
+        return found
