@@ -2,21 +2,19 @@
 VENV   := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST := $(PYTHON) -m pytest
-# As root, or with CI set, a skipped test is a failure (deploy/machines/no_skips.py).
-STRICT := -p deploy.machines.no_skips
 # The lab of the tests is not the one that a person may have open.
 TEST_LAB := ORCH_LAB_NAME=$${ORCH_LAB_NAME:-orch-test}
 
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit simulation integration lab-tests bench soak bootstrap bootstrap-test clean
+.PHONY: help demo test check unit simulation integration lab-tests bench bootstrap bootstrap-test clean
 
 help:  ## What can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
 
 demo: bootstrap  ## Four machines, a service taken away, failover and failback live, and how long each step took.
-	@$(PYTHON) -m deploy.machines.demo
+	@$(PYTHON) -m deploy.trials.demo
 
 test: bootstrap-test  ## Everything, the four-machine tests too (as root). Takes the lab of the tests down.
 	@deploy/run-tests
@@ -25,7 +23,7 @@ check: bootstrap  ## Lint, format, types, import contracts: seconds.
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
-	@$(VENV)/bin/mypy -p deploy.machines
+	@$(VENV)/bin/mypy -p deploy.machines -p deploy.trials
 	@$(VENV)/bin/lint-imports
 
 unit: bootstrap  ## The tests that need nothing but Python.
@@ -41,10 +39,7 @@ lab-tests: bootstrap-test  ## On the four machines (as root).
 	@$(TEST_LAB) $(PYTEST) tests/lab
 
 bench: bootstrap  ## Outages as a client sees them, with each step's share.
-	@$(PYTHON) -m deploy.machines.bench
-
-soak: bootstrap  ## Faults for hours.
-	@$(PYTHON) -m deploy.machines.soak
+	@$(PYTHON) -m deploy.trials.bench
 
 bootstrap:
 	@deploy/bootstrap.sh

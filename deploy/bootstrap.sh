@@ -2,7 +2,7 @@
 # Prepares this machine for the checkout: Debian packages and the Python environment in .venv.
 #
 #   deploy/bootstrap.sh            what make check, make unit and the lab need
-#   deploy/bootstrap.sh --test     and what the tests need beyond that (a browser for the Consul UI)
+#   deploy/bootstrap.sh --test     and what the tests need beyond that (a browser for the Consul UI, a broker)
 #
 # Can be run again at any time: it does only what is missing, and an interruption leaves nothing half-made.
 # Without root it leaves the Debian packages out and says so. ORCH_NO_PACKAGES=1 does the same as root.
@@ -18,7 +18,7 @@ lab_packages=(
     debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nft:nftables ethtool:ethtool
     ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping
 )
-test_packages=(chromium:chromium)
+test_packages=(chromium:chromium rabbitmq-server:rabbitmq-server)
 
 missing_packages() {
     local entry
@@ -43,9 +43,21 @@ install_packages() {
     {
         # A dpkg that was interrupted earlier refuses to go on until this is done.
         dpkg --configure -a
-        apt-get -q update
-        DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends "${missing[@]}"
+        keep_new_services_off
+        apt-get -q -o DPkg::Lock::Timeout=300 update
+        DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends \
+            "${missing[@]}"
     } >"$log" 2>&1 </dev/null || { tail -20 "$log" >&2; die "the packages could not be installed (all of it in $log)"; }
+}
+
+# A package's service (the broker's) is for the tests to start, on ports of their own, not for this machine.
+keep_new_services_off() {
+    local policy=/usr/sbin/policy-rc.d
+    [[ -e $policy ]] && return 0
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+    # shellcheck disable=SC2064
+    trap "rm -f $policy" EXIT
 }
 
 find_python() {

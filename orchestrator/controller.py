@@ -23,7 +23,7 @@ from orchestrator.domain.records import Command
 from orchestrator.domain.view import Unreadable
 from orchestrator.liveness import Liveness
 from orchestrator.observe.parse import parse_policy
-from orchestrator.observe.watch import Observed, Snapshot, watch_fleet
+from orchestrator.observe.watch import Observed, Snapshot, leader_sources, start_watching
 from orchestrator.recorder import Inputs, Recorder
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
@@ -144,15 +144,16 @@ class Controller:
 def run(settings: LocalSettings, stop: threading.Event) -> None:
     """Run the controller until `stop` is set. Leads when it can, follows otherwise, and keeps its view warm."""
 
-    def make_port() -> Port:
-        return ConsulPort(settings.consul.host, settings.consul.port, token=settings.consul_token())
+    def make_port(stale: bool = False) -> Port:
+        where = settings.consul
+        return ConsulPort(where.host, where.port, token=settings.consul_token(), stale_reads=stale)
 
     port = make_port()
     liveness = Liveness(settings.health_ports.controller, stale_after_s=STALE_AFTER_S, daemon="controller")
     publisher = Publisher(settings.amqp)
     recorder = Recorder(settings.state_dir / "recorder")
     election = Election(port, settings.vm)
-    observed = watch_fleet(make_port, stop)
+    observed = start_watching(make_port, leader_sources(stop), stop)
     publisher.start()
     try:
         Loop(settings, port, observed, election, Controller(port, publisher.publish, recorder.write), liveness).run(

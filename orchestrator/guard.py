@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,17 +18,16 @@ from typing import Any, Protocol
 
 from orchestrator.domain import keys
 from orchestrator.domain.policy import FrontDoorPolicy
-from orchestrator.journal import configure_journal
 from orchestrator.liveness import Liveness
 from orchestrator.node.address import Door, door_for
 from orchestrator.node.feed import Feed, Reading
 from orchestrator.node.hand import Hand
-from orchestrator.node.knowledge import Knowledge
+from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge
 from orchestrator.node.probe import probe_instance
 from orchestrator.node.rounds import Rounds
 from orchestrator.node.situation import ProbeResult, Situation, UnitStatus
 from orchestrator.node.systemd import UnitWatch
-from orchestrator.settings import LocalSettings, SettingsError, load_settings
+from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.port import Port
 
@@ -39,6 +36,8 @@ log = logging.getLogger(__name__)
 STALE_AFTER_S = 15.0
 """The loop counts as stuck after this; its own calls time out far earlier."""
 LONGEST_WAIT_S = 2.0
+FROZEN_S = 1.0
+"""A wait that is longer by this means that the VM was frozen: what we knew may be long over."""
 # A follower's copy says within this time that it lost its leader; the leader's own answer may hang for long.
 _STALE_WAIT_S = 5.0
 _LEADER_WAIT_S = 60.0
@@ -107,7 +106,11 @@ class Guard:
         try:
             wake_at = time.monotonic()
             while not self._stopping:
+                began = time.monotonic()
                 self._take_events(wake_at)
+                if time.monotonic() > began + LONGEST_WAIT_S + FROZEN_S:
+                    log.warning("this VM or process stood still for %.1f s", time.monotonic() - began)
+                    self._rounds.doubt("this VM stood still")
                 if not self._stopping:
                     wake_at = self._rounds.run(self._take_waiting_events)
                     liveness.beat(self._rounds.sentence)
@@ -180,7 +183,7 @@ class Guard:
     def _take_reading(self, reading: Reading[Any]) -> None:
         known = self._knowledge
         if reading.problem:
-            if reading.name in ("services", "sessions"):
+            if reading.name in FEEDS_OF_FRESHNESS:
                 if not known.troubled:
                     log.warning("Consul cannot be read, so everything stays as it is: %s", reading.problem)
                 known.troubled[reading.name] = reading.problem
@@ -247,24 +250,3 @@ class Guard:
 def run(settings: LocalSettings, stop_event: threading.Event) -> None:
     """Guard this VM until `stop_event` is set."""
     Guard(settings).run(stop_event)
-
-
-def main(load: Callable[[], LocalSettings] = load_settings) -> int:
-    """Run as the daemon `orch guard`; return the exit status."""
-    configure_journal()
-    stop_event = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop_event.set())
-    try:
-        run(load(), stop_event)
-    except SettingsError as error:
-        log.error("%s", error)
-        return 1
-    except OSError as error:
-        log.error("the guard cannot start: %s", error)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

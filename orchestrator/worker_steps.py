@@ -163,9 +163,10 @@ class Worker:
 
     def _keep_lease(self, seen: Seen, now: float) -> None:
         """Stop everything when it is too long ago that our locks were known to be ours (also after a freeze)."""
-        if self._confirmed_at is not None and now - self._confirmed_at > LEASE_S and self._desk.running:
-            self._desk.stop_all(f"Consul has not been sure for {LEASE_S:g} s, so another worker may take over.")
-            log.warning("All plays are stopped: Consul has not been sure for %g s.", LEASE_S)
+        if self._confirmed_at is not None and now - self._confirmed_at > LEASE_S:
+            reason = f"Consul has not been sure for {LEASE_S:g} s, so another worker may take over"
+            for command_id in self._desk.stop_all(f"The play is stopped: {reason}."):
+                log.warning("The play of %s is stopped: %s.", command_id, reason)
         if seen.known or self._confirmed_at is None:
             self._confirmed_at = now
 
@@ -228,7 +229,7 @@ class Worker:
         self._not_before = {name: at for name, at in self._not_before.items() if at > now}
         return Situation(
             now=now,
-            session=None if self._retiring and not mine else self._session,
+            session=self._session,
             commands=self._knowledge.commands({*mine, *self._held}),
             assignments=self._knowledge.assignments(),
             plays=mine,

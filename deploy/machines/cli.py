@@ -185,6 +185,15 @@ def mend(vm: str | None, as_json: bool) -> None:
         click.echo("\n".join(f"mended: {fault.describe()} on {fault.vm}" for fault in undone) or "nothing to mend")
 
 
+@main.command()
+def tools() -> None:
+    """Find or build consul and consul-template; print where they are."""
+    from deploy.machines.tools import find_tools
+
+    found = find_tools(_progress())
+    click.echo(f"{found.consul}\n{found.consul_template}")
+
+
 def _words(command: tuple[str, ...]) -> list[str]:
     """Drop the `--` that separates the lab's words from the command's, where click has left it."""
     return list(command[1:] if command and command[0] == "--" else command)

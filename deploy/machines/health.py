@@ -5,6 +5,7 @@ Every wait has a deadline and says what it is still waiting for.
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -48,9 +49,16 @@ def health_of(machine: Machine) -> VmHealth:
 
 
 def wait_for(
-    conditions: dict[str, Callable[[], bool]], timeout_s: float, say: Callable[[str], None], what: str
+    conditions: dict[str, Callable[[], bool]],
+    timeout_s: float,
+    say: Callable[[str], None],
+    what: str,
+    explain: Callable[[], str] = str,
 ) -> None:
-    """Wait until every condition holds, telling `say` what is still awaited; LabError at the deadline."""
+    """Wait until every condition holds, telling `say` what is still awaited; LabError at the deadline.
+
+    `explain` adds what else is known about why they do not hold.
+    """
     deadline = time.monotonic() + timeout_s
     pending = dict(conditions)
     last_said = ""
@@ -64,11 +72,12 @@ def wait_for(
             say(awaited)
             last_said = awaited
         if time.monotonic() > deadline:
-            raise LabError(f"{what}: after {timeout_s:.0f} s still waiting for {', '.join(pending)}")
+            reason = f"{what}: after {timeout_s:.0f} s still waiting for {', '.join(pending)}"
+            raise LabError(f"{reason}\n{explain()}".rstrip())
         time.sleep(POLL_S)
 
 
-def wait_for_boot(machines: Iterable[Machine], say: Callable[[str], None], timeout_s: float = 60.0) -> None:
+def wait_for_boot(machines: Iterable[Machine], say: Callable[[str], None], timeout_s: float = 120.0) -> None:
     """Wait until systemd has finished its start on every VM."""
     conditions = {machine.name: _has_booted(machine) for machine in machines}
     wait_for(conditions, timeout_s, say, "boot")
@@ -112,7 +121,7 @@ def consul_has_leader(machine: Machine) -> bool:
 
 
 def wait_for_fleet(
-    machines: Sequence[Machine], controllers: Sequence[str], say: Callable[[str], None], timeout_s: float = 90.0
+    machines: Sequence[Machine], controllers: Sequence[str], say: Callable[[str], None], timeout_s: float = 120.0
 ) -> None:
     """Wait for Consul (all members alive, a leader) and, where it is deployed, for `orch status`."""
     present = [machine for machine in machines if (machine.root / "usr/local/bin/consul").exists()]
@@ -125,8 +134,17 @@ def wait_for_fleet(
     }
     controller = next((machine for machine in machines if machine.name in controllers), first)
     if (controller.root / "usr/local/bin/orch").is_symlink() or (controller.root / "usr/local/bin/orch").exists():
-        conditions["`orch status`"] = lambda: orch_is_healthy(controller)
-    wait_for(conditions, timeout_s, say, "fleet")
+        conditions["`orch status` to say that all is well"] = lambda: orch_is_healthy(controller)
+    wait_for(conditions, timeout_s, say, "fleet", lambda: _words_of_orch(controller))
+
+
+def _words_of_orch(controller: Machine) -> str:
+    """Return what `orch status` says to a person, for the message of a wait that failed."""
+    try:
+        done = controller.run(["orch", "status"], check=False, timeout_s=20)
+    except Exception as problem:
+        return f"`orch status` on {controller.name}: {problem}"
+    return f"`orch status` on {controller.name} says:\n{done.stdout}{done.stderr}"
 
 
 def _all_alive(machine: Machine, count: int) -> bool:
@@ -135,8 +153,14 @@ def _all_alive(machine: Machine, count: int) -> bool:
 
 
 def orch_is_healthy(controller: Machine) -> bool:
-    """`orch status` on a controller ends with 0: its own word for a fleet that is as it should be."""
-    return controller.run(["orch", "status", "--json"], check=False, timeout_s=10).returncode == 0
+    """Ask `orch status` on a controller: its own word for a fleet that is as it should be."""
+    done = controller.run(["orch", "status", "--json"], check=False, timeout_s=20)
+    if done.returncode != 0:
+        return False
+    try:
+        return bool(json.loads(done.stdout).get("healthy", True))
+    except (json.JSONDecodeError, AttributeError):
+        return False
 
 
 def free_port(first: int = 8500) -> int:

@@ -64,9 +64,9 @@ class Lab:
         return LabState.load(self.places.state_file)
 
     def require_up(self) -> LabState:
-        """Return the state of a lab that is up; LabError where there is none."""
+        """Return the state of a lab whose machines are up; LabError where there is none."""
         state = self.state()
-        if state is None or state.phase != "up":
+        if state is None or state.phase == "starting":
             raise LabError(f"the lab {self.places.name!r} is not up; `deploy/lab up` brings it up")
         return state
 
@@ -98,10 +98,18 @@ class Lab:
         with held_lock(self.places.lock, on_wait=lambda: self.say("waiting for another command on this lab")):
             state = self.state()
             if state is not None and state.phase == "up" and not fresh and (bare or state.mode == "deployed"):
-                self.say("the lab is up already")
+                self._say_that_it_is_up_already(state)
                 return
             self._remove()
             self._build(fresh=fresh, bare=bare)
+
+    def _say_that_it_is_up_already(self, state: LabState) -> None:
+        self.say("the lab is up already")
+        if state.mode == "deployed":
+            tools = find_tools(self.say)
+            now = deployment.saved_state(self.fleet, tools, image.baked(self.fleet, tools, self.say))
+            if now.key != state.deployed_from:
+                self.say("but it was deployed from other sources than the checkout has now; `down` and `up` renew it")
 
     def _build(self, *, fresh: bool, bare: bool) -> None:
         tools = find_tools(self.say)
@@ -123,13 +131,16 @@ class Lab:
         if saved is not None and use_saved:
             saved.restore_secrets(self.places.secrets)
         self._boot_all(state)
+        state.ui_port = self._start_ui_relay()
+        # From here on the machines can be used, also when what follows fails and someone wants to see why.
+        state.phase = "settling"
+        state.save(self.places.state_file)
         if saved is not None and not use_saved:
             deployment.deploy(self.places, tools, self.say)
             self._wait_for_fleet()
             if not saved.is_in_use():
                 self._keep_and_boot_again(saved, state)
         state.deployed_from = saved.key if saved is not None else None
-        state.ui_port = self._start_ui_relay()
         if not bare:
             self._wait_for_fleet()
         state.phase = "up"

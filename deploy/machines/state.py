@@ -25,7 +25,11 @@ class Fault:
 
 @dataclass
 class LabState:
-    """`phase`: starting, up. `mode`: bare (machines only) or deployed. `lower`: image layers of each VM."""
+    """What one running lab is.
+
+    `phase`: starting (machines are made), settling (they run, the fleet is not healthy yet), up. `mode`: bare
+    (machines only) or deployed. `lower`: image layers of each VM, the topmost first.
+    """
 
     phase: str = "starting"
     mode: str = "deployed"

@@ -100,11 +100,16 @@ def _unreachable(app: App, unknown: Exception) -> Stop:
     return Stop(Exit.UNREACHABLE, f"Consul at {host}:{port} cannot be reached: {_shortly(unknown)}.")
 
 
-def _shortly(unknown: Exception) -> str:
-    """Return the cause without the layers of the HTTP library around it."""
-    said = str(unknown)
-    known = {"refused": "connection refused", "timed out": "no answer in time", "resolve": "no such host"}
-    return next((short for sign, short in known.items() if sign in said), said)
+def _shortly(unknown: BaseException) -> str:
+    """Return the system's own error where there is one, without the layers of the HTTP library around it."""
+    said, cause = str(unknown), unknown.__context__
+    while cause is not None:
+        if isinstance(cause, TimeoutError):
+            return "no answer in time"
+        if isinstance(cause, OSError) and cause.strerror:
+            said = cause.strerror.lower()
+        cause = cause.__context__
+    return said
 
 
 @click.command(
@@ -135,3 +140,7 @@ def cli(ctx: click.Context, consul: str | None, settings_file: Path | None, as_j
 def main() -> None:
     """Run `orch` (the console script)."""
     cli(prog_name="orch")
+
+
+if __name__ == "__main__":
+    main()

@@ -121,6 +121,8 @@ def _service(
     check = {"kind": "http", "path": known.path} if known.path else {"kind": "tcp"}
     probed = f"http {known.path}" if known.path else "tcp"
     notes.append(f"{name}: port {known.port}, probed by {probed}, cold standby are assumed.")
+    if name == "frontend":
+        notes.append("frontend: no front door; set services.frontend.front_door to give clients one address.")
     return {
         "order": [_vm(where, a, name_of) for a in (entry["primary_vm"], *entry.get("secondary_vms", ()))],
         "unit": unit.group(1).removesuffix(".service") if unit else known.unit,

@@ -66,8 +66,10 @@ def stated(word: str) -> Text:
 
 
 def columns(heads: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """Return rows under heads, aligned, without lines."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False)
+    """Return rows under heads (no line of heads where all are empty), aligned, without lines."""
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold", show_edge=False, show_header=any(heads)
+    )
     for head in heads:
         table.add_column(head, overflow="fold")
     for row in rows:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 
 from orchestrator.decide.candidates import candidates_for, next_in_rotation, obstacle_on, obstacle_to_rotation, why_none
 from orchestrator.decide.case import Case
-from orchestrator.domain.decision import Memory
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Request, RequestKind, RequestState
 from orchestrator.domain.view import InstanceState, Unreadable, View
@@ -25,15 +24,15 @@ def refusal_of(request: Request, view: View, policy: Policy, now: float) -> str 
     name = request.service
     if name not in policy.services:
         return f"{name} is not a service of this fleet; its services are {', '.join(policy.services)}."
-    if request.kind is RequestKind.INITIAL:
-        return None
     seen = view.services.get(name)
     kept = seen.assignment if seen else None
     if isinstance(kept, Unreadable):
         return f"the assignment of {name} in KV cannot be read ({kept.problem}); put that right first."
     if seen is None or kept is None:
         return f"{name} has no assignment yet; the leading controller makes the first one."
-    case = Case(name, view, seen, policy, policy.services[name], kept, Memory(), now)
+    if request.kind is RequestKind.INITIAL:
+        return f"{name} is assigned already, to {kept.value.active}."
+    case = Case(name, view, seen, policy, policy.services[name], kept, now)
     return _acknowledge_refusal(case) if request.kind is RequestKind.ACKNOWLEDGE else _move_refusal(request, case)
 
 

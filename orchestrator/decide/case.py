@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from orchestrator.domain.decision import Memory
 from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.domain.records import Assignment, Command, MoveKind, Play, Request, RequestState
 from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
@@ -43,12 +42,15 @@ class Case:
     policy: Policy
     service: ServicePolicy
     assignment: Kept[Assignment]
-    memory: Memory
     now: float
     requests: tuple[Kept[Request], ...] = ()
     """The open requests of this service, oldest first."""
     commands: tuple[Kept[Command], ...] = ()
     """The open commands of this service and those of its open requests, oldest first."""
+    fit_since: float | None = None
+    """Since when the designated VM has been seen fit to take the service back without a break; None: it is not, or
+    the service is there."""
+    grace_is_announced: bool = False
 
     @property
     def now_assigned(self) -> Assignment:
@@ -115,7 +117,16 @@ class Case:
         """Say whether the active instance is known not to serve. Healthy without the lock yet is not down."""
         if not self.is_up(self.active) or self.is_failed_on(self.active):
             return True
-        return self.seen.state_on(self.active) is InstanceState.ABSENT and not self.lock_is_current
+        if self.lock_is_current:
+            return False
+        return self.seen.state_on(self.active) is InstanceState.ABSENT or self.is_forsaken
+
+    @property
+    def is_forsaken(self) -> bool:
+        """Say whether the active never got the traffic and has no guard that could take the lock for it."""
+        endpoints = readable(self.seen.endpoints)
+        pointed_at = endpoints is not None and endpoints.value.epoch == self.now_assigned.epoch
+        return not self.lock_is_current and not pointed_at and not self.has_guard(self.active)
 
     @property
     def is_hot(self) -> bool:
@@ -153,10 +164,6 @@ class Case:
     def is_fit(self, vm: str) -> bool:
         """Say whether the service could come to the VM: healthy there, or never started there."""
         return self.is_healthy_on(vm) or (self.is_new_on(vm) and self.is_up(vm) and self.has_guard(vm))
-
-    def fit_since(self, vm: str) -> float | None:
-        """Since when the instance has been seen fit without a break, or None."""
-        return self.memory.fit_since.get((self.name, vm)) if self.is_fit(vm) else None
 
     @property
     def hold_is_in_force(self) -> bool:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 
-from orchestrator.decide.case import Case
+from orchestrator.decide.case import Case, by_service
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.endpoints import corrected_endpoints
 from orchestrator.decide.failback import consider_failback, grace_key
 from orchestrator.decide.failover import consider_failover
-from orchestrator.decide.founding import consider_founding, consider_repair
+from orchestrator.decide.founding import Unfounded, consider_unfounded
 from orchestrator.decide.moves import progress, settled_standbys, tidy_commands
-from orchestrator.decide.requests import consider_request, pending_of, refusals_of_strangers, refused
+from orchestrator.decide.requests import consider_request, endings_of_strangers, refused
 from orchestrator.decide.rotation import consider_rotation
 from orchestrator.decide.writing import decision
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Delete, Diagnosis, Memory, Outcome
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.view import InstanceState, Kept, Reach, Unreadable, View
+from orchestrator.domain.records import Assignment
+from orchestrator.domain.view import Kept, ServiceView, View
 
 Considered = tuple[tuple[Decision, ...], Diagnosis, float | None]
 
@@ -28,12 +30,26 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
     Never raises on what a view may hold. The caller applies each decision as one transaction, publishes the commands
     of those that were accepted, keeps the returned memory and calls again when the view changes or at `wake_at`.
     """
-    memory = _remembered(view, memory, policy, now)
-    decisions: list[Decision] = [*refusals_of_strangers(view, policy, now), *_strange_triggers(view, now)]
+    decisions: list[Decision] = [*endings_of_strangers(view, policy, now), *_strange_triggers(view, now)]
     diagnoses: list[Diagnosis] = []
     wakes: list[float] = []
+    kept_in_mind = _NextMemory()
+    requests, commands = by_service(view.requests), by_service(view.commands)
     for name in policy.services:
-        made, found, wake_at = _consider(name, view, memory, policy, now)
+        seen = view.services.get(name) or ServiceView(name)
+        asked = requests.get(name, ())
+        if isinstance(seen.assignment, Kept):
+            case = Case(
+                name, view, seen, policy, policy.services[name], seen.assignment, now, asked, commands.get(name, ())
+            )
+            case = _with_grace(case, memory)
+            made, found, wake_at = _consider(case)
+            kept_in_mind.note(case, made)
+        else:
+            good = memory.last_good.get(name)
+            step, found = consider_unfounded(Unfounded(name, view, seen, policy, good, now, asked))
+            made, wake_at = _some(step), None
+            kept_in_mind.keep(name, good)
         decisions.extend(made)
         diagnoses.append(found)
         if wake_at is not None:
@@ -41,37 +57,55 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
     return Outcome(
         decisions=tuple(decisions),
         diagnoses=tuple(diagnoses),
-        memory=_announced(view, memory, policy, now, tuple(decisions)),
+        memory=kept_in_mind.frozen(),
         sentence=_sentence(tuple(decisions), tuple(diagnoses)),
         wake_at=min(wakes, default=None),
     )
 
 
-def _remembered(view: View, memory: Memory, policy: Policy, now: float) -> Memory:
-    healthy_since, last_good = {}, dict(memory.last_good)
-    for name, seen in view.services.items():
-        for vm, instance in seen.instances.items():
-            up = vm in view.vms and view.vms[vm].reach is Reach.UP
-            if up and instance.state is InstanceState.HEALTHY:
-                healthy_since[name, vm] = memory.healthy_since.get((name, vm), now)
-        if isinstance(seen.assignment, Kept):
-            last_good[name] = seen.assignment.value
-    return Memory(
-        healthy_since=MappingProxyType(healthy_since),
-        last_good=MappingProxyType({name: last_good[name] for name in last_good if name in policy.services}),
-        announced=memory.announced,
-    )
+def _with_grace(case: Case, memory: Memory) -> Case:
+    """Return the case with since when its designated VM has been fit. A service that is at home has no grace."""
+    home = case.designated
+    if case.active == home or not case.is_fit(home):
+        return case
+    since = memory.healthy_since.get((case.name, home), case.now)
+    announced = grace_key(case.name, home, since) in memory.announced
+    return replace(case, fit_since=since, grace_is_announced=announced)
 
 
-def _consider(name: str, view: View, memory: Memory, policy: Policy, now: float) -> Considered:
-    seen = view.services[name]
-    if seen.assignment is None:
-        founded, found = consider_founding(name, view, policy, now)
-        return _some(founded), found, None
-    if isinstance(seen.assignment, Unreadable):
-        repaired, found = consider_repair(name, seen.assignment, seen, memory, policy, now)
-        return _some(repaired), found, None
-    case = Case(name, view, seen, policy, policy.services[name], seen.assignment, memory, now)
+class _NextMemory:
+    """The memory for the next cycle, put together service by service."""
+
+    def __init__(self) -> None:
+        self._healthy_since: dict[tuple[str, str], float] = {}
+        self._last_good: dict[str, Assignment] = {}
+        self._announced: set[str] = set()
+
+    def note(self, case: Case, made: tuple[Decision, ...]) -> None:
+        """Keep what the case tells. A move that ended badly starts the grace of its target anew, so that a failing
+        failback is not tried in a circle."""
+        self._last_good[case.name] = case.now_assigned
+        if case.fit_since is None:
+            return
+        codes = {decision.code for decision in made}
+        since = case.now if codes & {"failed", "cancelled"} else case.fit_since
+        self._healthy_since[case.name, case.designated] = since
+        if "grace" in codes or (case.grace_is_announced and since == case.fit_since):
+            self._announced.add(grace_key(case.name, case.designated, since))
+
+    def keep(self, name: str, good: Assignment | None) -> None:
+        """Keep the last good assignment of a service that has none now."""
+        if good is not None:
+            self._last_good[name] = good
+
+    def frozen(self) -> Memory:
+        """Return the memory."""
+        return Memory(
+            MappingProxyType(self._healthy_since), MappingProxyType(self._last_good), frozenset(self._announced)
+        )
+
+
+def _consider(case: Case) -> Considered:
     step, found, wake_at = _next_step(case)
     return (*tidy_commands(case), *_some(step)), found, wake_at
 
@@ -82,8 +116,7 @@ def _some(made: Decision | None) -> tuple[Decision, ...]:
 
 def _next_step(case: Case) -> tuple[Decision | None, Diagnosis, float | None]:
     """Return the one next step for the service: the running move first, then what is broken, then what is asked."""
-    asked = pending_of(case.view, case.name)
-    running = case.move
+    asked, running = case.asked, case.move
     if running is not None:
         step, found, wake_at = progress(case, running)
         if step is None and asked is not None:
@@ -100,17 +133,23 @@ def _next_step(case: Case) -> tuple[Decision | None, Diagnosis, float | None]:
 
 def _settle(case: Case) -> tuple[Decision | None, Diagnosis, float | None]:
     """The active instance is not down and no move runs: put right what differs, then come home, then rotate."""
-    correction = settled_standbys(case) or corrected_endpoints(case)
     if not case.is_serving:
-        why = f"{case.active} is healthy and its guard will take the lock"
-        sentence = f"{case.name} is healthy on {case.active} without the role lock of epoch {case.now_assigned.epoch}."
-        return correction, diagnosis("unlocked", case.name, sentence, because=why), None
+        return _unlocked(case)
+    correction = corrected_endpoints(case) or settled_standbys(case)
     if case.seen.trigger_index is None and case.active != case.designated:
         step, found, wake_at = consider_failback(case)
         return correction or step, found, wake_at
     rotated, found_rotation, wake_at = consider_rotation(case)
     fine = diagnosis("fine", case.name, f"{case.name} is served by {case.active} at epoch {case.now_assigned.epoch}.")
     return correction or rotated, found_rotation or fine, wake_at
+
+
+def _unlocked(case: Case) -> tuple[Decision | None, Diagnosis, float | None]:
+    """The active is not down, but not seen healthy with the lock either: that takes its guard a moment."""
+    why = f"the guard on {case.active} takes the lock as soon as it can"
+    epoch = case.now_assigned.epoch
+    sentence = f"{case.name} is not seen healthy on {case.active} with the role lock of epoch {epoch}; {why}."
+    return None, diagnosis("unlocked", case.name, sentence, because=why), None
 
 
 def _strange_triggers(view: View, now: float) -> tuple[Decision, ...]:
@@ -120,34 +159,10 @@ def _strange_triggers(view: View, now: float) -> tuple[Decision, ...]:
             now,
             f"{keys.ROTATE}{name} names no service of this fleet; the key is removed.",
             (Delete(f"{keys.ROTATE}{name}", index),),
+            about=f"trigger-{number}",
         )
-        for name, index in view.strange_triggers
+        for number, (name, index) in enumerate(view.strange_triggers, start=1)
     )
-
-
-def _announced(view: View, memory: Memory, policy: Policy, now: float, made: tuple[Decision, ...]) -> Memory:
-    """Note the graces that are reported in this cycle, and forget those that are over.
-
-    A move that ended badly starts the grace of its target anew, so that a failing failback is not tried in a circle.
-    """
-    healthy_since = dict(memory.healthy_since)
-    for ended in made:
-        if ended.code == "failed":
-            for vm in policy.services[str(ended.service)].order:
-                if (str(ended.service), vm) in healthy_since:
-                    healthy_since[str(ended.service), vm] = now
-    announced = set()
-    for name, seen in view.services.items():
-        if not isinstance(seen.assignment, Kept):
-            continue
-        case = Case(name, view, seen, policy, policy.services[name], seen.assignment, memory, now)
-        since = case.healthy_since(case.designated)
-        if since is not None and case.active != case.designated:
-            key = grace_key(case, since)
-            started = any(d.code == "grace" and d.service == name for d in made)
-            if started or key in memory.announced:
-                announced.add(key)
-    return Memory(MappingProxyType(healthy_since), memory.last_good, frozenset(announced))
 
 
 def _sentence(decisions: tuple[Decision, ...], diagnoses: tuple[Diagnosis, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from orchestrator.decide.case import Case, index_of, readable
 from orchestrator.decide.writing import of_case
 from orchestrator.domain import keys
@@ -9,8 +11,14 @@ from orchestrator.domain.decision import Decision, Put
 from orchestrator.domain.records import Endpoint, Endpoints
 
 
+# Each cycle compares the endpoints of every service, and nearly all are what they were.
+@lru_cache(maxsize=65536)
+def _row(vm: str, address: str, port: int, backup: bool) -> Endpoint:
+    return Endpoint(vm=vm, address=address, port=port, backup=backup)
+
+
 def _endpoint(case: Case, vm: str, backup: bool) -> Endpoint:
-    return Endpoint(vm=vm, address=case.policy.vms[vm].address, port=case.service.port, backup=backup)
+    return _row(vm, case.policy.vms[vm].address, case.service.port, backup)
 
 
 def endpoints_wanted(case: Case) -> Endpoints:

@@ -17,8 +17,8 @@ def consider_failback(case: Case) -> Step:
     """Return the failback of a healthy service that is not where it is designated, or why it waits."""
     home = case.designated
     away = f"{case.name} is active on {case.active}, designated is {home}"
-    since = case.healthy_since(home)
-    why = _obstacle(case, home, since)
+    since = case.fit_since
+    why = _obstacle(case, home)
     if why is not None or since is None:
         return (
             None,
@@ -27,8 +27,9 @@ def consider_failback(case: Case) -> Step:
         )
     due = since + case.policy.failback.grace_s
     if case.now < due:
-        return _in_grace(case, home, since, due)
-    reason = f"{home} has been healthy for {case.now - since:.0f} s, failback triggered"
+        return _in_grace(case, home, due)
+    has_been = "up" if case.is_new_on(home) else "healthy"
+    reason = f"{home} has been {has_been} for {case.now - since:.0f} s, failback triggered"
     decision = start(case, rule_request(case, RequestKind.FAILBACK, home, reason), home, reason)
     return decision, diagnosis("grace", case.name, f"{reason}.", action=decision.code), None
 
@@ -37,7 +38,7 @@ def _wake(case: Case) -> float | None:
     return case.now_assigned.hold_until if case.hold_is_in_force else None
 
 
-def _obstacle(case: Case, home: str, since: float | None) -> str | None:
+def _obstacle(case: Case, home: str) -> str | None:
     if not case.policy.failback.automatic:
         return "automatic failback is off"
     if case.view.paused is not None:
@@ -49,20 +50,18 @@ def _obstacle(case: Case, home: str, since: float | None) -> str | None:
         return obstacle
     if not case.has_guard(case.active):
         return f"the guard on {case.active} does not run and could not hand over"
-    return f"{case.name} does not run on {home}" if since is None else None
+    return f"{case.name} does not run on {home}" if case.fit_since is None else None
 
 
-def grace_key(case: Case, since: float) -> str:
+def grace_key(service: str, home: str, since: float) -> str:
     """Return what the memory notes so that the start of a grace is reported once."""
-    return f"grace:{case.name}:{case.designated}:{since:.3f}"
+    return f"grace:{service}:{home}:{since:.3f}"
 
 
-def _in_grace(case: Case, home: str, since: float, due: float) -> Step:
-    left = diagnosis(
-        "grace", case.name, f"{case.name} has recovered on {home}; failback in {due - case.now:.0f} s.", action="wait"
-    )
-    if grace_key(case, since) in case.memory.announced:
+def _in_grace(case: Case, home: str, due: float) -> Step:
+    recovered = f"{home} can take {case.name}" if case.is_new_on(home) else f"{case.name} has recovered on {home}"
+    left = diagnosis("grace", case.name, f"{recovered}; failback in {due - case.now:.0f} s.", action="wait")
+    if case.grace_is_announced:
         return None, left, due
-    grace_s = case.policy.failback.grace_s
-    sentence = f"{case.name} has recovered on {home}; the grace of {grace_s:g} s has started."
+    sentence = f"{recovered}; the grace of {case.policy.failback.grace_s:g} s has started."
     return of_case(case, "grace", sentence, vm=home), left, due

@@ -20,6 +20,8 @@ def what_failed(case: Case) -> str:
     instance = case.seen.instances.get(case.active)
     if instance is None:
         return f"{case.name} is not running on {case.active}"
+    if case.is_healthy_on(case.active):
+        return f"the guard on {case.active} does not run and cannot take the role lock of {case.name}"
     words = " ".join(instance.output.split())[:160]
     return f"{case.name} fails its check on {case.active}" + (f" ({words})" if words else "")
 

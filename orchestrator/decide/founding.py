@@ -1,12 +1,21 @@
-"""A service without a readable assignment: the first one, or the last good one written back."""
+"""A service without a readable assignment: the last one written back, or the first one.
+
+An assignment that was deleted or overwritten has left traces: what this leader remembers, the running request that
+wrote it, the role lock, the endpoints. From these it is restored; the epoch never goes back.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from orchestrator.decide.case import index_of, readable
 from orchestrator.decide.diagnose import diagnosis
+from orchestrator.decide.requests import refused
 from orchestrator.decide.writing import decision, stamp
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Diagnosis, Memory, Put
-from orchestrator.domain.policy import Policy
+from orchestrator.domain.decision import Decision, Diagnosis, Put
+from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.domain.records import (
     Assignment,
     Command,
@@ -16,30 +25,118 @@ from orchestrator.domain.records import (
     RequestKind,
     RequestState,
 )
-from orchestrator.domain.view import Reach, ServiceView, Unreadable, View
+from orchestrator.domain.view import Kept, Reach, ServiceView, Unreadable, View
 
 Step = tuple[Decision | None, Diagnosis]
 
 
-def _first_vm(view: View, order: tuple[str, ...]) -> str | None:
-    return next(
-        (vm for vm in order if view.vms[vm].reach is Reach.UP and view.vms[vm].maintenance is None),
-        None,
+@dataclass(frozen=True, slots=True)
+class Unfounded:
+    """A service whose assignment is absent or cannot be read."""
+
+    name: str
+    view: View
+    seen: ServiceView
+    policy: Policy
+    good: Assignment | None
+    """The last readable assignment that this leader saw."""
+    now: float
+    requests: tuple[Kept[Request], ...] = ()
+
+    @property
+    def service(self) -> ServicePolicy:
+        """The service's policy."""
+        return self.policy.services[self.name]
+
+    def is_up(self, vm: str) -> bool:
+        """Say whether gossip reaches the VM."""
+        seen = self.view.vms.get(vm)
+        return seen is not None and seen.reach is Reach.UP
+
+
+@dataclass(frozen=True, slots=True)
+class _Trace:
+    """What shows that the VM was active at the epoch. `exact`: no later epoch can have been written."""
+
+    epoch: int
+    exact: bool
+    vm: str
+    source: str
+
+
+def consider_unfounded(case: Unfounded) -> Step:
+    """Return the first step towards an assignment, or why there is none; meanwhile requests are refused."""
+    step, found = _restored(case) or _founded(case)
+    asked = next((kept for kept in case.requests if kept.value.state is RequestState.PENDING), None)
+    if step is None and asked is not None:
+        return refused(asked, found.sentence, case.now), found
+    return step, found
+
+
+def _traces(case: Unfounded) -> Iterator[_Trace]:
+    for kept in case.requests:
+        request = kept.value
+        if request.state is RequestState.RUNNING and request.epoch is not None and request.target is not None:
+            yield _Trace(request.epoch, True, request.target, f"the running request {request.id}")
+    lock = case.seen.lock
+    if lock is not None and lock.holder is not None and lock.value is not None:
+        yield _Trace(lock.value.epoch, True, lock.holder, "the holder of its role lock")
+    endpoints = readable(case.seen.endpoints)
+    if endpoints is not None:
+        yield _Trace(endpoints.value.epoch, False, endpoints.value.endpoints[0].vm, "its endpoints")
+    if case.good is not None:
+        yield _Trace(case.good.epoch, False, case.good.active, "the last good one")
+
+
+def _restored(case: Unfounded) -> Step | None:
+    """Return the restoration of the assignment, or why there can be none; None where there never was one."""
+    bad = case.seen.assignment
+    newest = max(_traces(case), key=lambda trace: (trace.epoch, trace.exact), default=None)
+    problem = f"the assignment of {case.name} in KV " + (
+        f"cannot be read ({bad.problem})" if isinstance(bad, Unreadable) else "is gone"
+    )
+    if newest is None or newest.epoch < 1:
+        if bad is None:
+            return None
+        why = "no good one is known: nothing moves until an operator writes it back"
+        return None, diagnosis("assignment_unreadable", case.name, f"{problem}, and {why}.", because=why)
+    good = _assignment_from(newest, case)
+    sentence = f"{problem}; it is restored from {newest.source}: active {good.active}, epoch {good.epoch}."
+    put = Put(keys.assignment(case.name), good, index_of(bad))
+    made = decision("repaired", case.now, sentence, (put,), service=case.name, epoch=good.epoch)
+    return made, diagnosis("assignment_unreadable", case.name, sentence, action="repaired")
+
+
+def _assignment_from(newest: _Trace, case: Unfounded) -> Assignment:
+    if case.good is not None and case.good.epoch == newest.epoch:
+        return case.good
+    return Assignment(
+        service=case.name,
+        active=newest.vm,
+        designated=case.good.designated if case.good else case.service.home,
+        epoch=newest.epoch if newest.exact else newest.epoch + 1,
+        since=case.now,
+        kind=MoveKind.FAILOVER,
+        reason=f"restored from {newest.source}",
     )
 
 
-def consider_founding(name: str, view: View, policy: Policy, now: float) -> Step:
+def _first_vm(case: Unfounded) -> str | None:
+    able = (vm for vm in case.service.order if case.is_up(vm) and case.view.vms[vm].maintenance is None)
+    return next(able, None)
+
+
+def _founded(case: Unfounded) -> Step:
     """Return the first assignment of the service: its home, or the first VM of the order that is up."""
-    service = policy.services[name]
-    if view.paused is not None:
-        why = f"automation is paused by {view.paused.by}"
-        return None, diagnosis("unassigned", name, f"{name} has no assignment, and {why}.", because=why)
-    vm = _first_vm(view, service.order)
-    if vm is None:
+    name, now = case.name, case.now
+    vm = _first_vm(case)
+    why = None
+    if case.view.paused is not None:
+        why = f"automation is paused by {case.view.paused.by}"
+    elif vm is None:
         why = "no VM of its order is up"
-        return None, diagnosis("unassigned", name, f"{name} has no assignment, and {why}.", because=why)
-    standbys = tuple(v for v in service.order[1:] if v != vm) if service.standby == "hot" else ()
-    sentence = f"{name} is assigned for the first time, to {vm} (epoch 1)."
+    if vm is None or why is not None:
+        return None, diagnosis("unassigned", name, f"{name} has no assignment yet, and {why}.", because=why)
     request = Request(
         id=f"{stamp(now)}-{name}-initial",
         kind=RequestKind.INITIAL,
@@ -52,62 +149,41 @@ def consider_founding(name: str, view: View, policy: Policy, now: float) -> Step
         epoch=1,
         times={"decided": now, "assigned": now},
     )
+    hot = case.service.standby == "hot"
     assignment = Assignment(
         service=name,
         active=vm,
-        designated=service.home,
-        standbys=standbys,
+        designated=case.service.home,
+        standbys=tuple(v for v in case.service.order if hot and v not in (vm, case.service.home)),
         epoch=1,
         since=now,
         kind=MoveKind.INITIAL,
-        reason="first assignment",
+        reason=request.reason,
         request_id=request.id,
     )
-    command = Command(
-        id=f"{stamp(now)}-{name}-{Play.ACTIVATE.value}-e1",
-        request_id=request.id,
-        service=name,
-        kind=MoveKind.INITIAL,
-        play=Play.ACTIVATE,
-        playbook=service.activate,
-        target=vm,
-        enable_at_boot=vm == service.home,
-        unit=service.unit,
-        epoch=1,
-        created=now,
-    )
+    started = [vm, *(other for other in case.service.order if hot and other != vm and case.is_up(other))]
+    commands = [_first_command(case, assignment, request, number, vm) for number, vm in enumerate(started, start=1)]
     changes = (
         Put(keys.assignment(name), assignment, 0),
         Put(keys.request(request.id), request, 0),
-        Put(keys.command(command.id), command, 0),
+        *(Put(keys.command(command.id), command, 0) for command in commands),
     )
+    sentence = f"{name} is assigned for the first time, to {vm} (epoch 1)."
     made = decision("initial", now, sentence, changes, service=name, epoch=1, request_id=request.id, vm=vm)
     return made, diagnosis("unassigned", name, sentence, action="initial")
 
 
-def consider_repair(name: str, bad: Unreadable, seen: ServiceView, memory: Memory, policy: Policy, now: float) -> Step:
-    """Return the restoration of an assignment that cannot be read: the last good one, else what the lock tells."""
-    good = memory.last_good.get(name) or _from_lock(name, seen, policy, now)
-    problem = f"the assignment of {name} in KV cannot be read ({bad.problem})"
-    if good is None:
-        why = "no good one is known: nothing moves until an operator writes it back"
-        return None, diagnosis("assignment_unreadable", name, f"{problem}, and {why}.", because=why)
-    sentence = f"{problem}; the last good one (active {good.active}, epoch {good.epoch}) is written back."
-    put = Put(keys.assignment(name), good, bad.index)
-    made = decision("repaired", now, sentence, (put,), service=name, epoch=good.epoch)
-    return made, diagnosis("assignment_unreadable", name, sentence, action="repaired")
-
-
-def _from_lock(name: str, seen: ServiceView, policy: Policy, now: float) -> Assignment | None:
-    lock, service = seen.lock, policy.services[name]
-    if lock is None or lock.holder is None or lock.value is None or lock.value.epoch < 1:
-        return None
-    return Assignment(
-        service=name,
-        active=lock.holder,
-        designated=service.home,
-        epoch=lock.value.epoch,
-        since=now,
+def _first_command(case: Unfounded, assignment: Assignment, request: Request, number: int, target: str) -> Command:
+    return Command(
+        id=f"{stamp(case.now)}-{case.name}-{Play.ACTIVATE.value}-e1-{number}",
+        request_id=request.id,
+        service=case.name,
         kind=MoveKind.INITIAL,
-        reason="restored from the role lock",
+        play=Play.ACTIVATE,
+        playbook=case.service.activate,
+        target=target,
+        enable_at_boot=target == assignment.designated or case.service.standby == "hot",
+        unit=case.service.unit,
+        epoch=assignment.epoch,
+        created=case.now,
     )

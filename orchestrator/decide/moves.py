@@ -129,7 +129,7 @@ def _assign(case: Case, kept: Kept[Request] | None, request: Request, reason: st
         reason=reason,
         previous=case.active,
         request_id=request.id,
-        failovers=(*failovers, case.now) if kind is MoveKind.FAILOVER else failovers,
+        failovers=(*failovers, case.now) if kind is MoveKind.FAILOVER and request.origin == "rule" else failovers,
         hold_until=case.now_assigned.hold_until if case.hold_is_in_force else None,
     )
     moved = request.with_(epoch=assignment.epoch, times={**request.times, "assigned": case.now})
@@ -137,7 +137,7 @@ def _assign(case: Case, kept: Kept[Request] | None, request: Request, reason: st
         Put(keys.assignment(case.name), assignment, case.assignment.index),
         _put_started(kept, moved),
     ]
-    if not case.is_healthy_on(target) and case.command_of(request, Play.ACTIVATE) is None:
+    if not case.is_healthy_on(target) and case.command_of(request, Play.ACTIVATE, target) is None:
         changes.append(create(new_command(case, moved, Play.ACTIVATE, target, assignment, kind)))
     return of_case(
         case,
@@ -154,7 +154,10 @@ def progress(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosi
     """Return the next step of the running move (None: wait), what the matter is, and when to look again."""
     request = kept.value
     epoch = case.now_assigned.epoch
-    if request.epoch is not None and request.epoch != epoch:
+    if request.epoch is not None and request.epoch > epoch:
+        waits = f"its assignment of epoch {request.epoch} has not been seen yet"
+        return None, _moving(case, request, None, waits), None
+    if request.epoch is not None and request.epoch < epoch:
         ended = of_case(
             case,
             "superseded",
@@ -177,7 +180,11 @@ def _moving(case: Case, request: Request, action: str | None, waits: str | None 
 
 def _fail(case: Case, kept: Kept[Request], why: str, state: RequestState = RequestState.FAILED) -> Decision:
     request = kept.value
-    stays = f"; it stays on {case.active}" if request.epoch is None else ""
+    stays = ""
+    if request.epoch is None:
+        stays = f"; it stays on {case.active}"
+    elif case.is_serving:
+        stays = f"; {case.name} is served by {case.active} all the same"
     return of_case(
         case,
         state.value,
@@ -205,10 +212,27 @@ def _unclaimed_until(case: Case, command: Command) -> float:
     return command.created + case.policy.dispatch.activation_timeout_s
 
 
+def _run_until(case: Case, command: Command) -> float:
+    """Until when a play that a worker began must have ended: a worker ends it before, if there still is a worker."""
+    dispatch = case.policy.dispatch
+    return (command.claimed or command.created) + dispatch.play_timeout_s + dispatch.activation_timeout_s
+
+
 def _healthy_until(case: Case, request: Request, command: Command | None) -> float:
     """Until when the target must be healthy with the lock."""
-    began = (command.finished if command else None) or request.times.get("assigned", request.updated)
-    return began + case.policy.dispatch.activation_timeout_s
+    return _began(request, command) + case.policy.dispatch.activation_timeout_s
+
+
+def _began(request: Request, command: Command | None) -> float:
+    """Since when nothing but the target itself is waited for."""
+    assigned = request.times.get("assigned", request.updated)
+    return max(assigned, command.finished or assigned) if command else assigned
+
+
+def _believed_from(case: Case, request: Request, command: Command | None) -> float:
+    """From when a failing check of the target counts: after a play its checks need a while to turn passing."""
+    check = case.service.check
+    return _began(request, command) + (check.interval_s * (check.failures_before_critical + 1) if command else 0.0)
 
 
 def _waiting_for_play(
@@ -216,17 +240,20 @@ def _waiting_for_play(
 ) -> tuple[Decision | None, Diagnosis, float | None]:
     if command.state is CommandState.PENDING:
         until = _unclaimed_until(case, command)
-        if case.now >= until:
-            why = f"no worker took its command within {case.policy.dispatch.activation_timeout_s:g} s"
-            return _fail(case, kept, why), _moving(case, kept.value, "failed"), None
-        return None, _moving(case, kept.value, None, f"waiting for a worker to take {command.id}"), until
-    task = f", now at: {command.task}" if command.task else ""
-    return None, _moving(case, kept.value, None, f"{command.worker} runs {command.playbook}{task}"), None
+        waits = f"waiting for a worker to take {command.id}"
+        why = f"no worker took its command within {case.policy.dispatch.activation_timeout_s:g} s"
+    else:
+        until = _run_until(case, command)
+        waits = f"{command.worker} runs {command.playbook}" + (f", now at: {command.task}" if command.task else "")
+        why = f"{command.playbook} on {command.target} has not ended in time, and no worker says why"
+    if case.now >= until:
+        return _fail(case, kept, why), _moving(case, kept.value, "failed"), None
+    return None, _moving(case, kept.value, None, waits), until
 
 
 def _progress_preparing(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosis, float | None]:
     request, target = kept.value, str(kept.value.target)
-    command = case.command_of(request, Play.ACTIVATE)
+    command = case.command_of(request, Play.ACTIVATE, target)
     if case.is_down:
         why = f"{case.active} failed while {target} was being prepared"
         return _fail(case, kept, why, RequestState.SUPERSEDED), _moving(case, request, "superseded"), None
@@ -238,14 +265,16 @@ def _progress_preparing(case: Case, kept: Kept[Request]) -> tuple[Decision | Non
         return trouble, _moving(case, request, trouble.code), None
     if command is not None and not command.is_final:
         return _waiting_for_play(case, kept, command)
-    if case.is_healthy_on(target):
+    ready, hands_over = case.is_healthy_on(target), case.has_guard(case.active)
+    if ready and hands_over:
         moved = _assign(case, kept, request, case_reason(request))
         return moved, _moving(case, request, moved.code), None
     until = _healthy_until(case, request, command)
     if case.now >= until:
-        why = f"{target} was started but did not become healthy"
+        why = f"the guard on {case.active} does not run" if ready else f"{target} was started but is not healthy"
         return _fail(case, kept, why), _moving(case, request, "failed"), None
-    return None, _moving(case, request, None, f"waiting for {target} to become healthy"), until
+    waits = f"the guard on {case.active} to run again" if ready else f"{target} to become healthy"
+    return None, _moving(case, request, None, f"waiting for {waits}"), until
 
 
 def case_reason(request: Request) -> str:
@@ -255,7 +284,7 @@ def case_reason(request: Request) -> str:
 
 def _progress_taking_over(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosis, float | None]:
     request, target = kept.value, case.active
-    command = case.command_of(request, Play.ACTIVATE)
+    command = case.command_of(request, Play.ACTIVATE, target)
     if not case.is_up(target):
         return _fail(case, kept, f"{target} went down too"), _moving(case, request, "failed"), None
     trouble = _play_trouble(case, kept, command)
@@ -263,14 +292,13 @@ def _progress_taking_over(case: Case, kept: Kept[Request]) -> tuple[Decision | N
         return trouble, _moving(case, request, trouble.code), None
     if command is not None and not command.is_final:
         return _waiting_for_play(case, kept, command)
-    if case.is_failed_on(target):
-        why = f"{case.name} is failing its check on {target}"
-        return _fail(case, kept, why), _moving(case, request, "failed"), None
-    until = _healthy_until(case, request, command)
+    failing = case.is_failed_on(target)
+    until = _believed_from(case, request, command) if failing else _healthy_until(case, request, command)
     if case.now >= until:
-        why = f"{target} did not become healthy and take the role lock"
-        return _fail(case, kept, why), _moving(case, request, "failed"), None
-    return None, _moving(case, request, None, f"waiting for {target} to take the role lock"), until
+        trouble_is = f"{case.name} is failing its check" if failing else "it did not become healthy with the role lock"
+        return _fail(case, kept, f"{trouble_is} on {target}"), _moving(case, request, "failed"), None
+    waits = "pass its check" if failing else "take the role lock"
+    return None, _moving(case, request, None, f"waiting for {target} to {waits}"), until
 
 
 def _progress_settling(case: Case, kept: Kept[Request]) -> tuple[Decision | None, Diagnosis, float | None]:
@@ -283,22 +311,10 @@ def _progress_settling(case: Case, kept: Kept[Request]) -> tuple[Decision | None
         return None, _moving(case, request, None, f"{request.previous} is draining"), broke
     if broke is not None:
         return broke, _moving(case, request, "break"), None
-    waiting = case.open_commands_of(request)
-    if waiting:
-        return (
-            _waiting_for_play(case, kept, waiting[0])
-            if _is_stuck(case, waiting[0])
-            else (
-                None,
-                _moving(case, request, None, f"{waiting[0].playbook} is {waiting[0].state.value}"),
-                _unclaimed_until(case, waiting[0]),
-            )
-        )
+    waiting = next((command for command in case.commands_of(request) if not command.is_final), None)
+    if waiting is not None:
+        return _waiting_for_play(case, kept, waiting)
     return _succeed(case, kept), _moving(case, request, "succeeded"), None
-
-
-def _is_stuck(case: Case, command: Command) -> bool:
-    return command.state is CommandState.PENDING and case.now >= _unclaimed_until(case, command)
 
 
 def _point_traffic(case: Case, kept: Kept[Request]) -> Decision:
@@ -310,7 +326,7 @@ def _point_traffic(case: Case, kept: Kept[Request]) -> Decision:
         put_endpoints(case),
         put_request(kept, times=times, updated=case.now),
     ]
-    if case.command_of(request, Play.ACTIVATE) is None:
+    if case.command_of(request, Play.ACTIVATE, case.active) is None:
         kind = case.now_assigned.kind
         changes.append(create(new_command(case, request, Play.ACTIVATE, case.active, case.now_assigned, kind)))
     return of_case(
@@ -331,7 +347,7 @@ def _break(case: Case, kept: Kept[Request]) -> Decision | float | None:
         return None
     wanted = case.standbys_wanted(case.active, case.designated)
     is_welcome = previous in wanted or previous == case.designated
-    already = case.command_of(request, Play.DEACTIVATE) is not None
+    already = case.command_of(request, Play.DEACTIVATE, previous) is not None
     if already or (is_welcome and case.now_assigned.standbys == wanted):
         return None
     if previous not in case.now_assigned.standbys and not case.is_up(previous):
@@ -354,11 +370,7 @@ def _break(case: Case, kept: Kept[Request]) -> Decision | float | None:
 def _succeed(case: Case, kept: Kept[Request]) -> Decision:
     request = kept.value
     took_s = request.times.get("endpoints", case.now) - request.times.get("decided", request.created)
-    bad = [
-        c.value
-        for c in case.commands
-        if c.value.request_id == request.id and c.value.state is not CommandState.SUCCEEDED
-    ]
+    bad = [c for c in case.commands_of(request) if c.state is not CommandState.SUCCEEDED]
     remark = "".join(f"; but {c.playbook} on {c.target} {c.state.value}: {c.reason}" for c in bad)
     outcome = f"{case.name} is served by {case.active}, {took_s:.2f} s after the decision{remark}"
     return of_case(
@@ -377,15 +389,15 @@ def tidy_commands(case: Case) -> tuple[Decision, ...]:
     A running one is stopped by its worker, which watches the epoch and `cancel_requested`; one that nobody holds is
     ended here.
     """
-    open_requests = {kept.value.id for kept in case.view.requests}
-    decisions = []
+    open_requests = {kept.value.id for kept in case.requests}
+    decisions: list[Decision] = []
     for kept in case.commands:
         command = kept.value
         if command.is_final:
             continue
-        past = command.epoch != case.now_assigned.epoch
+        past = command.epoch < case.now_assigned.epoch
         orphaned = command.request_id not in open_requests
-        if not (past or orphaned):
+        if command.epoch > case.now_assigned.epoch or not (past or orphaned):
             continue
         why = f"epoch {case.now_assigned.epoch} has begun" if past else "its request has ended"
         if command.state is CommandState.PENDING or kept.session is None:
@@ -396,14 +408,18 @@ def tidy_commands(case: Case) -> tuple[Decision, ...]:
             continue
         sentence = f"The command {command.id} will not go on: {why}."
         put = Put(keys.command(command.id), change, kept.index)
-        decisions.append(of_case(case, "supersede_command", sentence, put, vm=command.target))
+        made = of_case(case, "supersede_command", sentence, put, vm=command.target, about=str(len(decisions) + 1))
+        decisions.append(made)
     return tuple(decisions)
 
 
 def settled_standbys(case: Case) -> Decision | None:
-    """Return the correction of `standbys` where no move needs them to differ from the policy."""
+    """Return the correction of `standbys` where no move needs them to differ from the policy.
+
+    Not while automation is paused, nor before the active serves: a VM that still has the traffic may stand there.
+    """
     wanted = case.standbys_wanted(case.active, case.designated)
-    if case.now_assigned.standbys == wanted:
+    if case.now_assigned.standbys == wanted or case.view.paused is not None or not case.is_serving:
         return None
     named = ", ".join(wanted) or "none"
     sentence = f"The standbys of {case.name} beside {case.active} are now: {named}."

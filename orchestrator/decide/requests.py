@@ -14,29 +14,28 @@ from orchestrator.domain.records import Request, RequestKind, RequestState
 from orchestrator.domain.view import Kept, View
 
 
-def pending_of(view: View, service: str) -> Kept[Request] | None:
-    """Return the oldest pending request for the service."""
-    for kept in view.requests:
-        if kept.value.service == service and kept.value.state is RequestState.PENDING:
-            return kept
-    return None
-
-
-def refused(kept: Kept[Request], why: str, now: float) -> Decision:
+def refused(kept: Kept[Request], why: str, now: float, *, about: str = "") -> Decision:
     """Return the refusal of a request, with its reason."""
     request = kept.value
     put = put_request(kept, state=RequestState.REFUSED, outcome=why, updated=now)
     sentence = f"The {request.kind.value} of {request.service} asked for by {request.origin} is refused: {why}"
-    return decision("refused", now, sentence, (put,), service=request.service, request_id=request.id)
+    return decision("refused", now, sentence, (put,), service=request.service, request_id=request.id, about=about)
 
 
-def refusals_of_strangers(view: View, policy: Policy, now: float) -> tuple[Decision, ...]:
-    """Return the refusals of pending requests for services that the policy does not know."""
-    return tuple(
-        refused(kept, refusal_of(kept.value, view, policy, now) or "unknown service.", now)
-        for kept in view.requests
-        if kept.value.service not in policy.services and not kept.value.is_final
-    )
+def endings_of_strangers(view: View, policy: Policy, now: float) -> tuple[Decision, ...]:
+    """Return the endings of requests for services that the policy does not know (or does not know any more)."""
+    strange = [kept for kept in view.requests if kept.value.service not in policy.services]
+    return tuple(_stranger_ended(kept, view, policy, now, str(n)) for n, kept in enumerate(strange, start=1))
+
+
+def _stranger_ended(kept: Kept[Request], view: View, policy: Policy, now: float, about: str) -> Decision:
+    request = kept.value
+    if request.state is RequestState.PENDING:
+        return refused(kept, str(refusal_of(request, view, policy, now)), now, about=about)
+    why = f"{request.service} is not a service of this fleet any more"
+    put = put_request(kept, state=RequestState.CANCELLED, outcome=why, updated=now)
+    sentence = f"The {request.kind.value} of {request.service} is cancelled: {why}."
+    return decision("cancelled", now, sentence, (put,), service=request.service, request_id=request.id, about=about)
 
 
 def consider_request(case: Case, kept: Kept[Request]) -> Decision:
@@ -47,21 +46,17 @@ def consider_request(case: Case, kept: Kept[Request]) -> Decision:
         return refused(kept, why, case.now)
     if request.kind is RequestKind.ACKNOWLEDGE:
         return _acknowledge(case, kept)
-    if not case.is_down and not case.has_guard(case.active):
-        return refused(kept, f"the guard on {case.active} does not run and could not hand over.", case.now)
     if request.kind is RequestKind.ROTATION:
-        target = next_in_rotation(case)
-        return rotation_on_request(case, kept, target) if target else refused(kept, why_none(case) + ".", case.now)
+        following = next_in_rotation(case)
+        return rotation_on_request(case, kept, following or case.active)
     if request.kind is RequestKind.FAILBACK:
         target = request.target or case.service.home
         wanted = request.with_(redesignate=request.redesignate or target == case.service.home)
         return start(case, wanted, target, case_reason(request), kept=kept)
-    target = request.target or next(iter(candidates_for(case)), None)
-    return (
-        start(case, request, target, case_reason(request), kept=kept)
-        if target
-        else refused(kept, why_none(case) + ".", case.now)
-    )
+    best = request.target or next(iter(candidates_for(case)), None)
+    if best is None:
+        return refused(kept, f"{why_none(case)}.", case.now)
+    return start(case, request, best, case_reason(request), kept=kept)
 
 
 def _acknowledge(case: Case, kept: Kept[Request]) -> Decision:

@@ -42,14 +42,22 @@ def consider_rotation(case: Case) -> Step:
     if not is_scheduled(case):
         return None, None, None
     kept = readable(case.seen.rotation)
-    if kept is None or kept.value.next_due is None or kept.value.order != case.service.order:
+    if kept is None or not _is_valid(case, kept.value):
         sentence = f"The rotation of {case.name} is scheduled every {case.policy.rotation.interval_hours:g} h."
         return of_case(case, "schedule", sentence, _state_after(case, None), journal=False), None, None
-    if case.now < kept.value.next_due:
-        return None, None, kept.value.next_due
-    if case.view.paused is not None or case.hold_is_in_force or case.active != case.designated:
+    due = kept.value.next_due or case.now
+    if case.now < due:
+        return None, None, due
+    if case.view.paused is not None or case.hold_is_in_force:
         return None, None, None
     return _due(case)
+
+
+def _is_valid(case: Case, rotation: Rotation) -> bool:
+    """Say whether the state fits the policy: its order, and no longer to wait than one interval."""
+    interval_s = case.policy.rotation.interval_hours * 3600
+    due = rotation.next_due
+    return due is not None and due <= case.now + interval_s and rotation.order == case.service.order
 
 
 def _due(case: Case) -> Step:

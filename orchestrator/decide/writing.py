@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from orchestrator.decide.case import Case
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Delete, Put
@@ -16,10 +18,17 @@ from orchestrator.domain.records import (
 )
 from orchestrator.domain.view import Kept
 
+NAME = re.compile(r"[a-z0-9-]{1,63}")
+
 
 def stamp(now: float) -> str:
     """Return the part of an id that makes ids sort by time."""
     return f"{int(now * 1000):013d}"
+
+
+def _in_id(service: str | None) -> str:
+    """Return the service as part of a key. A request may name anything; only a policy's names are fit for one."""
+    return service if service is not None and NAME.fullmatch(service) else "fleet"
 
 
 def decision(
@@ -33,10 +42,14 @@ def decision(
     request_id: str | None = None,
     vm: str | None = None,
     journal: bool = True,
+    about: str = "",
 ) -> Decision:
-    """Return a decision with its history entry (without one for bookkeeping that no operator asks about)."""
+    """Return a decision with its history entry (without one for bookkeeping that no operator asks about).
+
+    `about` tells apart the entries of several decisions of one code and service in one cycle.
+    """
     if journal:
-        name = f"{stamp(now)}-{service or 'fleet'}-{code}"
+        name = "-".join(filter(None, (stamp(now), _in_id(service), code, about)))
         entry = HistoryEntry(
             id=name, at=now, service=service, kind=code, reason=sentence, epoch=epoch, request_id=request_id, vm=vm
         )
@@ -52,6 +65,7 @@ def of_case(
     request: Request | None = None,
     vm: str | None = None,
     journal: bool = True,
+    about: str = "",
 ) -> Decision:
     """Return a decision about the case's service."""
     return decision(
@@ -64,6 +78,7 @@ def of_case(
         request_id=request.id if request else None,
         vm=vm,
         journal=journal,
+        about=about,
     )
 
 
@@ -98,7 +113,7 @@ def new_command(
         target=target,
         failed_instance=request.previous if kind is MoveKind.FAILOVER else None,
         recovered_instance=assignment.active if kind is MoveKind.FAILBACK else None,
-        enable_at_boot=play is Play.ACTIVATE and target == assignment.designated,
+        enable_at_boot=play is Play.ACTIVATE and (target == assignment.designated or case.is_hot),
         unit=service.unit,
         epoch=assignment.epoch,
         created=case.now,

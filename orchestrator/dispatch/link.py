@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from itertools import cycle
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import pika
 from pika.channel import Channel
 from pika.exceptions import AMQPError
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential_jitter
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential, wait_random
 from tenacity.nap import sleep_using_event
 
 from orchestrator.dispatch.topology import QUEUES
@@ -33,6 +34,9 @@ HANDSHAKE_TIMEOUT_S = 3.0
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 2.0
 STOP_TIMEOUT_S = 2.0
+# A connection that did not live as long counts as one that was never made: a broker that is starting or without
+# majority accepts connections and closes them at once.
+SHORT_LIFE_S = 5.0
 # Bytes that nobody acknowledges end the connection after this long; the heartbeat alone takes three times that.
 UNACKNOWLEDGED_MS = 3000
 
@@ -114,7 +118,7 @@ class Link:
             # A connection that was up begins the waits anew.
             Retrying(
                 retry=retry_if_exception_type(LinkLost),
-                wait=wait_exponential_jitter(initial=FIRST_RETRY_S, max=LONGEST_RETRY_S, jitter=FIRST_RETRY_S),
+                wait=wait_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S) + wait_random(0, FIRST_RETRY_S),
                 stop=stop_when_event_set(self._stop),
                 sleep=sleep_using_event(self._stop),
                 before_sleep=self._tell_down,
@@ -136,6 +140,7 @@ class Link:
             raise LinkLost(f"{host}: {error}") from error
         self._connection = connection
         was_up = False
+        since = time.monotonic()
         try:
             connection.ioloop.start()
         except Exception as error:
@@ -149,10 +154,11 @@ class Link:
                 self.lost()
         if self._stop.is_set():
             return
-        if not was_up:
+        if was_up and not self._told_down:
+            log.warning("The %s lost the broker on %s (%s); trying the next.", self._name, host, self._why)
+            self._told_down = True
+        if not was_up or time.monotonic() - since < SHORT_LIFE_S:
             raise LinkLost(f"{host}: {self._why}")
-        log.warning("The %s lost the broker on %s (%s); trying the next.", self._name, host, self._why)
-        self._told_down = True
 
     def _parameters(self, host: str) -> pika.ConnectionParameters:
         return pika.ConnectionParameters(
@@ -188,6 +194,9 @@ class Link:
 
     def _note_up(self) -> None:
         self._is_up = True
+        self.call_later(SHORT_LIFE_S, self._note_steady)
+
+    def _note_steady(self) -> None:
         if self._told_down:
             log.info("The %s has a broker again.", self._name)
             self._told_down = False

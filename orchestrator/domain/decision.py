@@ -69,7 +69,8 @@ class Memory:
     """What the leader remembers between cycles. A new leader starts empty, which is always safe."""
 
     healthy_since: Mapping[tuple[str, str], float] = field(default_factory=lambda: MappingProxyType({}))
-    """(service, VM) -> since when the instance has been seen healthy without a break."""
+    """(service, VM) -> since when the instance has been seen healthy without a break (or, on a designated VM where it
+    was never started, able to be started)."""
     last_good: Mapping[str, Assignment] = field(default_factory=lambda: MappingProxyType({}))
     """The last readable assignment of each service."""
     announced: frozenset[str] = frozenset()

@@ -88,10 +88,12 @@ class Desk:
             each.stop = stop
             self._plays.cancel(stop.command_id)
 
-    def stop_all(self, sentence: str) -> None:
-        """End every play without writing their records: they may be another's by now."""
-        for command_id in self.running:
+    def stop_all(self, sentence: str) -> tuple[str, ...]:
+        """End every play without writing their records: they may be another's by now. Returns those not ending yet."""
+        stopped = tuple(command_id for command_id in self.running if self._in_hand[command_id].stop is None)
+        for command_id in stopped:
             self.stop(Stop(command_id, None, sentence))
+        return stopped
 
     def release_all(self) -> None:
         """End every play and leave its command to another worker: this one is going away."""

@@ -188,7 +188,9 @@ def _remember(old: Since, case: _Case) -> Since:
     def since(was: float | None, is_so: bool) -> float | None:
         return (case.now if was is None else was) if is_so else None
 
-    awaited = case.view.kv_fresh and case.view.agent_known and case.active_here and case.at.registration is None
+    registration = case.at.registration
+    unregistered = case.view.kv_fresh and case.view.agent_known and (registration is None or not registration.is_whole)
+    awaited = unregistered and case.active_here
     return Since(
         unwanted=since(old.unwanted, case.must_leave and case.at.unit.state in RUNNING),
         settling=since(old.settling, case.at.unit.state in SETTLING),
@@ -234,6 +236,9 @@ def _address(case: _Case) -> Found:
     if case.at.address is AddressState.UP:
         if down:
             yield do.DropAddress(service, f"The address {name} is dropped: {case.describe}.")
+        elif not case.view.kv_fresh and case.at.contested:
+            reason = f"The address {name} is dropped: another VM answers for it while Consul cannot be asked."
+            yield do.DropAddress(service, reason)
         elif case.view.kv_fresh and not case.lock_mine:
             yield do.DropAddress(service, f"The address {name} is dropped: the role lock is not ours any more.")
         elif case.view.kv_fresh and case.at.assignment is not None and not case.active_here:
@@ -305,8 +310,7 @@ def _registration(case: _Case) -> Found:
     if stopped and not case.ought_to_run and not case.lock_mine:
         yield do.Deregister(service, f"{case.describe} on purpose: the service is not active here.")
     elif not registration.is_whole:
-        if case.answers:
-            yield _register(case, PASSING, PASSING, f"The registration of {service} is not whole.")
+        yield from _first_registration(case)
     elif probe_differs(case.at, registration):
         reason = f"The policy has another probe for {service}."
         yield _register(case, registration.unit_status, registration.probe_status, reason)

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 POLICY_FILE = "policy.json"
 ASSIGNMENTS_FILE = "guard-assignments.json"
+FEEDS_OF_FRESHNESS = ("services", "sessions")
+"""The blocking queries that must have succeeded last for KV to count as known."""
 _NOT_ASKED = UnitStatus(UnitState.UNKNOWN)
 
 
@@ -74,12 +76,13 @@ class Knowledge:
         self.vm = vm
         self.kv: Newest[tuple[KvPair, ...]] = Newest()
         self.sessions: Newest[tuple[Session, ...]] = Newest()
-        self.troubled: dict[str, str] = {"services": "not read yet", "sessions": "not read yet"}
+        self.troubled: dict[str, str] = dict.fromkeys(FEEDS_OF_FRESHNESS, "not read yet")
         """Feed -> what is the matter with it; empty while KV and sessions are fresh."""
         self.units: dict[str, UnitStatus] = {}
         self.probes: dict[str, ProbeResult] = {}
         self.registered: dict[str, Registration] | None = None
         self.addresses: dict[str, AddressState] = {}
+        self.contested: set[str] = set()
         self._state_dir = state_dir
         self.policy = self._kept_policy()
         self._assignments = self._kept_assignments()
@@ -149,6 +152,7 @@ class Knowledge:
                     probe=self.probes.get(name, ProbeResult()),
                     registration=registered.get(name),
                     address=self.addresses.get(name, AddressState.NONE),
+                    contested=name in self.contested,
                 )
             )
         return tuple(found)

@@ -15,8 +15,8 @@ from orchestrator.node import duties as do
 from orchestrator.node.address import Door
 from orchestrator.node.duty import EMPTY_MEMORY, Memory, Plan, duties
 from orchestrator.node.hand import TROUBLES, Hand
-from orchestrator.node.knowledge import Knowledge, registrations
-from orchestrator.node.situation import LocalView, ProbeResult, Situation
+from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge, registrations
+from orchestrator.node.situation import AddressState, LocalView, ProbeResult, Situation
 from orchestrator.store.port import Port, Refused, Unknown
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,8 @@ REST_S = 0.5
 AGENT_EVERY_S = 5.0
 AGENT_OFTEN_S = 0.3
 ADDRESSES_EVERY_S = 5.0
+CONTEST_EVERY_S = 0.5
+"""While Consul cannot say who may hold an address that is up here, the network is asked this often."""
 # A check that was just registered is in the catalog some 10 ms later; until then a session on it is refused.
 _SESSION_RETRY_S = 0.02
 _SESSION_FAST_TRIES = 50
@@ -58,6 +60,7 @@ class Rounds:
         self._probing: dict[str, Situation] = {}
         self._agent_read_at = float("-inf")
         self._addresses_read_at = float("-inf")
+        self._contest_asked_at = float("-inf")
         self._watch_agent = False
 
     def run(self, more_events: Callable[[], None] = lambda: None) -> float:
@@ -86,6 +89,23 @@ class Rounds:
         unit = self.knowledge.units.get(asked.policy.unit) if asked else None
         if asked and unit and (unit.state, unit.pid) == (asked.unit.state, asked.unit.pid):
             self.knowledge.probes[service] = result
+
+    def doubt(self, why: str) -> None:
+        """Take nothing in KV for known any more until it was read again.
+
+        A Raft leader that was frozen may still answer as one for some 100 ms: the network is asked, too.
+        """
+        for name in FEEDS_OF_FRESHNESS:
+            self.knowledge.troubled.setdefault(name, why)
+        self._ask_who_has_the_address()
+        try:
+            self._read(do.Medium.SESSIONS)
+            self._read(do.Medium.KV)
+        except (Unknown, Refused) as error:
+            log.warning("could not read anew after a doubt: %s", error)
+        else:
+            if not self.knowledge.contested:
+                self.knowledge.troubled.clear()
 
     def read_agent_soon(self) -> None:
         """Read the agent in the next run, because it may have been restarted."""
@@ -137,6 +157,8 @@ class Rounds:
         times = [agent_at, *(trouble.not_before for trouble in self._pending(plan))]
         if self.doors:
             times.append(self._addresses_read_at + ADDRESSES_EVERY_S)
+        if self.knowledge.troubled and self._up():
+            times.append(self._contest_asked_at + CONTEST_EVERY_S)
         if plan.wake_at is not None:
             times.append(plan.wake_at)
         return min(times)
@@ -156,6 +178,17 @@ class Rounds:
         if now >= self._addresses_read_at + ADDRESSES_EVERY_S - 0.01:
             media.add(do.Medium.ADDRESS)
         self._read_again(media)
+        if not self.knowledge.troubled:
+            self.knowledge.contested = set()
+        elif now >= self._contest_asked_at + CONTEST_EVERY_S - 0.01:
+            self._ask_who_has_the_address()
+
+    def _ask_who_has_the_address(self) -> None:
+        self._contest_asked_at = self._clock()
+        self.knowledge.contested = {service for service in self._up() if self.doors[service].is_contested()}
+
+    def _up(self) -> list[str]:
+        return [service for service, state in self.knowledge.addresses.items() if state is AddressState.UP]
 
     def _read_again(self, media: set[do.Medium]) -> None:
         """Read what changed, so that the next round judges the world and not our memory of it."""
@@ -165,14 +198,19 @@ class Rounds:
         try:
             if do.Medium.AGENT in media:
                 self._read_agent()
-            if do.Medium.SESSIONS in media:
-                index, sessions = self._port.session_list(self.knowledge.vm)
-                self.knowledge.sessions.offer(index, sessions)
-            if do.Medium.KV in media:
-                index, pairs = self._port.kv_list(keys.SERVICES)
-                self.knowledge.kv.offer(index, pairs)
+            for medium in (do.Medium.SESSIONS, do.Medium.KV):
+                if medium in media:
+                    self._read(medium)
         except (Unknown, Refused) as error:
             log.warning("could not read again what was changed: %s", error)
+
+    def _read(self, medium: do.Medium) -> None:
+        if medium is do.Medium.SESSIONS:
+            index, sessions = self._port.session_list(self.knowledge.vm)
+            self.knowledge.sessions.offer(index, sessions)
+        else:
+            index, pairs = self._port.kv_list(keys.SERVICES)
+            self.knowledge.kv.offer(index, pairs)
 
     def _read_agent(self) -> None:
         self._agent_read_at = self._clock()

@@ -118,6 +118,8 @@ class Situation:
     probe: ProbeResult = ProbeResult()
     registration: Registration | None = None
     address: AddressState = AddressState.NONE
+    contested: bool = False
+    """Another VM answers for the address; asked only while Consul cannot say who may hold it."""
 
 
 @dataclass(frozen=True, slots=True)

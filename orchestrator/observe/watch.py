@@ -204,12 +204,15 @@ class Watch:
                 threading.Thread(target=self._run, args=(source, swift), name=name, daemon=True).start()
 
     def _run(self, source: Source, swift: bool) -> None:
-        try:
-            self._watch(source, swift)
-        except BaseException as bug:
-            # A watcher that died must not look like a fleet in which nothing happens.
-            self._observed.lose(source.name, f"its watcher died: {type(bug).__name__}: {bug}")
-            raise
+        while not self._stop.is_set():
+            try:
+                self._watch(source, swift)
+            except Exception as bug:
+                # A watcher that died must not look like a fleet in which nothing happens.
+                log.exception("the watcher of %s died of a bug and starts again", source.name)
+                if not swift:
+                    self._observed.lose(source.name, f"its watcher died: {type(bug).__name__}: {bug}")
+                self._stop.wait(LONGEST_RETRY_S)
 
     def _watch(self, source: Source, swift: bool) -> None:
         port = self._make_port(not swift)

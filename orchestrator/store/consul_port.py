@@ -276,10 +276,12 @@ class ConsulPort:
             "Name": pushed.name,
             "ServiceID": service_id,
             "Status": pushed.initial_status,
-            "TTL": f"{pushed.ttl_s:.3f}s",
+            "TTL": f"{pushed.ttl_s:g}s",
         }
+        is_new = all(check.check_id != pushed.check_id for check in self.agent_checks())
         self._call("put", "/v1/agent/check/register", body=body)
-        if pushed.initial_output:
+        if is_new and pushed.initial_output:
+            # A registration carries a status and no output.
             self.agent_push(pushed.check_id, pushed.initial_status, pushed.initial_output)
 
     def agent_push(self, check_id: str, status: str, output: str) -> None:

@@ -221,10 +221,12 @@ class Port(Protocol):
         """Register or update the service with the local agent without touching its checks."""
 
     def agent_register_probe(self, service_id: str, probe: ProbeSpec) -> None:
-        """Register a check that the agent runs. Registering anew resets it: compare first."""
+        """Register a check that the agent runs. Compare first: where it exists already, the agent keeps its status
+        and output, but the catalog may see the initial status for a moment, and critical ends the sessions bound to
+        it (agent.addCheckLocked; seen). Probing starts anew too, and then the first failure counts at once."""
 
     def agent_register_pushed(self, service_id: str, pushed: PushedSpec) -> None:
-        """Register a check whose status is pushed. Registering anew resets it: compare first."""
+        """Register a check whose status is pushed. Compare first, as for a probe; to change its status, push."""
 
     def agent_push(self, check_id: str, status: str, output: str) -> None:
         """Set the status of a pushed check."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -165,14 +165,18 @@ def test_a_write_raises_the_modify_index_and_the_same_value_again_does_not(port:
 
 def test_the_index_of_a_list_grows_with_every_change_under_it(port: Port) -> None:
     port.kv_put("orch/a", b"1")
+    changes: tuple[tuple[str, bytes | None], ...] = (
+        ("orch/a", b"2"),
+        ("orch/b", b"1"),
+        ("orch/a", None),
+        ("orch/b", None),
+    )
     seen = [port.kv_list("orch/")[0]]
-    for change in (
-        lambda: port.kv_put("orch/a", b"2"),
-        lambda: port.kv_put("orch/b", b"1"),
-        lambda: port.kv_delete("orch/a"),
-        lambda: port.kv_delete("orch/b"),
-    ):
-        change()
+    for key, value in changes:
+        if value is None:
+            port.kv_delete(key)
+        else:
+            port.kv_put(key, value)
         seen.append(port.kv_list("orch/")[0])
     assert seen == sorted(set(seen))
 
@@ -444,6 +448,23 @@ def test_registering_the_service_again_changes_tags_and_touches_no_check_and_no_
     assert port.agent_services() == (changed,)
     assert {check.status for check in port.agent_checks()} == {"passing"}
     assert [known.id for known in port.session_list(NODE)[1]] == [session]
+
+
+def test_registering_a_check_again_with_a_good_status_keeps_its_session(port: Port) -> None:
+    registered(port)
+    session = port.session_create("guard", (UNIT.check_id, PROBE.check_id))
+    port.agent_register_pushed(SERVICE.id, UNIT)
+    port.agent_register_probe(SERVICE.id, PROBE)
+    assert [known.id for known in port.session_list(NODE)[1]] == [session]
+
+
+def test_registering_a_check_again_keeps_its_status_and_output_whatever_the_initial_status(port: Port) -> None:
+    registered(port)
+    port.agent_register_pushed(SERVICE.id, PushedSpec(UNIT.check_id, UNIT.name, 600.0, "critical", "other"))
+    port.agent_register_probe(SERVICE.id, replace(PROBE, initial_status="critical"))
+    found = {check.check_id: (check.status, check.output) for check in port.agent_checks()}
+    assert found == {PROBE.check_id: ("passing", ""), UNIT.check_id: ("passing", UNIT.initial_output)}
+    eventually(lambda: status_of(port, UNIT.check_id) == status_of(port, PROBE.check_id) == "passing")
 
 
 def test_a_check_can_start_critical(port: Port) -> None:

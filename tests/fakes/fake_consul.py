@@ -39,6 +39,7 @@ PASSING = "passing"
 WARNING = "warning"
 CRITICAL = "critical"
 MAX_TXN_OPS = 64
+LAST_CHARACTER = chr(0x10FFFF)
 
 Change = tuple[str, str]
 """What changed: ("kv", key), ("check", node) or ("session", node)."""
@@ -207,10 +208,8 @@ class FakeConsul:
         known = self._lists.get(prefix)
         if known is None:
             start = bisect_left(self._names, prefix)
-            end = start
-            while end < len(self._names) and self._names[end].startswith(prefix):
-                end += 1
-            known = self._lists[prefix] = (self.index, tuple(self._kv[name] for name in self._names[start:end]))
+            end = bisect_left(self._names, prefix + LAST_CHARACTER, start)
+            known = self._lists[prefix] = (self.index, tuple(map(self._kv.__getitem__, self._names[start:end])))
         return known
 
     def _end_session(self, session_id: str) -> None:
@@ -492,7 +491,12 @@ class FakePort:
         if service_id not in agent.services:
             raise Refused(f'404 ServiceID "{service_id}" does not exist')
         self._hook("agent_register_check", "before")
+        known = agent.checks.get(check.check_id)
         agent.checks[check.check_id] = check
+        if known is not None:
+            # The agent keeps what it knew, but the catalog may have seen the initial status in between. Always so here.
+            self._cluster._sync(self._node, only=check.check_id)
+            agent.checks[check.check_id] = replace(check, status=known.status, output=known.output)
         self._cluster._sync(self._node, only=check.check_id)
         self._hook("agent_register_check", "after")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from orchestrator.store.consul_port import ConsulPort
 from tests.integration.consul_agent import ConsulAgent, NoConsul
+from tests.integration.rabbitmq_broker import NoRabbit, RabbitBroker
 
 
 @pytest.fixture(scope="session")
@@ -43,3 +45,19 @@ def started_agent(directory: Path) -> ConsulAgent:
         pytest.fail(str(problem), pytrace=False)
     agent.start()
     return agent
+
+
+@pytest.fixture(scope="session")
+def rabbit_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitBroker]:
+    """A running broker, shared by all tests of the session: they must leave it running."""
+    # Not below pytest's own folder, which only this user may enter: as root the broker runs as another.
+    with tempfile.TemporaryDirectory(prefix="orch-rabbitmq-", dir="/tmp") as directory:
+        try:
+            broker = RabbitBroker(Path(directory))
+        except NoRabbit as problem:
+            pytest.fail(str(problem), pytrace=False)
+        try:
+            broker.start()
+            yield broker
+        finally:
+            broker.close()

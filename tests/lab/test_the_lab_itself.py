@@ -87,17 +87,11 @@ def test_a_machine_may_change_its_own_network(bare_lab: Lab) -> None:
     assert bare_lab.run(OTHER, ["sysctl", "-n", "net.ipv4.conf.all.arp_ignore"]).stdout.strip() == "0"
 
 
-def test_exec_passes_input_and_exit_status_and_takes_less_than_a_tenth_of_a_second(bare_lab: Lab) -> None:
+def test_exec_passes_input_and_exit_status(bare_lab: Lab) -> None:
     argv = [str(CHECKOUT / "deploy" / "lab"), "exec", VM, "--"]
     env = {**os.environ, "ORCH_LAB_NAME": bare_lab.places.name}
     done = subprocess.run([*argv, "sh", "-c", "cat; exit 3"], input="hello", capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout) == (3, "hello")
-    durations = []
-    for _ in range(5):
-        started = time.monotonic()
-        subprocess.run([*argv, "true"], check=True, env=env)
-        durations.append(time.monotonic() - started)
-    assert min(durations) < 0.1
 
 
 def test_nothing_in_the_lab_reaches_outside_its_own_network(bare_lab: Lab) -> None:

@@ -6,11 +6,18 @@ import json
 from collections.abc import Callable
 
 from orchestrator.domain import keys
-from orchestrator.domain.records import CommandState, MoveKind, Paused
+from orchestrator.domain.decision import Diagnosis, Memory, Outcome
+from orchestrator.domain.records import CommandState, MoveKind, Paused, RequestState
 from tests.fakes.fake_consul import CRITICAL
 from tests.unit.cli.world import NOW, World
 
 Golden = Callable[[str, str], None]
+
+
+def diagnosed(code: str, sentence: str, because: str | None = None) -> Outcome:
+    """Return an outcome with one diagnosis of backend."""
+    found = Diagnosis(code, "backend", sentence, not_actionable_because=because)
+    return Outcome((), (found,), Memory(), sentence)
 
 
 def test_a_fleet_that_is_well_is_shown_at_a_glance(world: World, golden: Golden) -> None:
@@ -25,6 +32,9 @@ def test_what_is_wrong_is_shown_with_its_diagnosis(world: World, golden: Golden)
     world.consul.set_check("frontend-server", keys.daemon_check_id("worker"), CRITICAL, "connection refused")
     world.put(keys.PAUSED, Paused(by="ana@desk", at=NOW - 90, reason="lunch"))
     world.put(f"{keys.COMMANDS}broken", b"{")
+    world.outcome = diagnosed(
+        "paused", "backend fails its check on backend-server.", "automation is paused by ana@desk"
+    )
     result = world.orch("status")
     assert result.exit_code == 0
     golden("status_wrong", result.stdout)
@@ -32,8 +42,9 @@ def test_what_is_wrong_is_shown_with_its_diagnosis(world: World, golden: Golden)
 
 def test_a_running_move_is_shown_with_its_play(world: World, golden: Golden) -> None:
     world.orch("failover", "backend", "--no-wait")
-    world.change_request(state="running", times={"decided": NOW})
+    world.change_request(state=RequestState.RUNNING, target="messaging-server", times={"decided": NOW})
     world.put_command(state=CommandState.RUNNING, worker="frontend-server", task="start node-app", claimed=NOW)
+    world.outcome = diagnosed("moving", "backend is moving to messaging-server (failover).")
     golden("status_moving", world.orch("status").stdout)
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from orchestrator.cli.app import App
 from orchestrator.cli.main import cli
 from orchestrator.domain import keys
+from orchestrator.domain.decision import Outcome
 from orchestrator.domain.records import Assignment, Command, Endpoint, Endpoints, LockValue, MoveKind, Record, Request
 from orchestrator.store.port import AgentService, KvPair, PushedSpec
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul, FakePort
@@ -56,6 +57,13 @@ class World:
         self.steps: list[Callable[[], None]] = []
         """What happens while `orch` waits: one step per blocking query that finds nothing new."""
         self.on_terminal = False
+        self.outcome: Outcome | None = None
+        """What decide() says, where a test is about how it is shown and not about what it is."""
+        self._tokens = 0
+
+    def _token(self) -> str:
+        self._tokens += 1
+        return f"{self._tokens:04d}"
 
     # -- what there is -------------------------------------------------------------------------------------------
 
@@ -158,12 +166,13 @@ class World:
     def orch(self, *arguments: str, **changes: Any) -> Result:
         """Run `orch` with the arguments."""
         app = App(
+            decide=lambda *given: self.outcome or App().decide(*given),
             open_port=lambda host, port, token: self.port(),
             now=lambda: NOW,
             monotonic=lambda: self.clock,
             sleep=self.sleep,
             who=lambda: "ana@desk",
-            token=lambda: "0001",
+            token=self._token,
             on_terminal=lambda: self.on_terminal,
         )
         for name, value in changes.items():

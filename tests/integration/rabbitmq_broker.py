@@ -1,0 +1,188 @@
+"""A real RabbitMQ broker for tests: one node on loopback, ports, user, cookie and data of its own.
+
+Needs the Debian package rabbitmq-server; as root the broker runs as the package's user, as its scripts want.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pika
+
+from orchestrator.settings import AmqpSettings
+
+START_TIMEOUT_S = 120.0
+_LIBRARY = Path("/usr/lib/rabbitmq/bin")
+_USER = "rabbitmq"
+VHOST = "orch"
+
+
+class NoRabbit(Exception):
+    """There is no RabbitMQ to test with."""
+
+
+class RabbitBroker:
+    """One broker. `stop()` ends it and keeps its data, so that `start()` goes on with the same queues."""
+
+    def __init__(self, directory: Path) -> None:
+        if not (_LIBRARY / "rabbitmq-server").exists() or shutil.which("epmd") is None:
+            raise NoRabbit("these tests need RabbitMQ: install the Debian package rabbitmq-server")
+        self._directory = directory
+        self.port, self._dist_port, self._epmd_port = free_port(), free_port(), free_port()
+        self.user, self.password = "orch-test", secrets.token_hex(16)
+        self._node = f"orch-test-{secrets.token_hex(4)}@localhost"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._epmd: subprocess.Popen[bytes] | None = None
+        self._write_files()
+
+    @property
+    def settings(self) -> AmqpSettings:
+        """What our daemons need to reach it."""
+        return AmqpSettings(
+            hosts=("127.0.0.1",),
+            port=self.port,
+            vhost=VHOST,
+            user=self.user,
+            password_file=self._directory / "amqp_password",
+        )
+
+    def start(self) -> None:
+        """Start the broker and return when it accepts connections."""
+        if self._epmd is None:
+            # A private one: the server would otherwise leave a shared daemon behind.
+            self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"])
+        self._process = self._spawn([str(_LIBRARY / "rabbitmq-server")])
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            try:
+                self.connect().close()
+            except Exception:
+                time.sleep(0.1)
+            else:
+                return
+        tail = (self._directory / "server.log").read_text(errors="replace")[-3000:]
+        self.close()
+        raise RuntimeError(f"RabbitMQ did not become ready; the end of its log:\n{tail}")
+
+    def stop(self) -> None:
+        """End the broker at once; what was confirmed is on disk."""
+        if self._process is not None:
+            end_group(self._process)
+            self._process = None
+
+    def close(self) -> None:
+        """End everything that was started."""
+        self.stop()
+        if self._epmd is not None:
+            end_group(self._epmd)
+            self._epmd = None
+
+    def connect(self) -> pika.BlockingConnection:
+        """Return a connection for the test's own looks."""
+        return pika.BlockingConnection(
+            pika.ConnectionParameters(
+                "127.0.0.1",
+                self.port,
+                VHOST,
+                pika.PlainCredentials(self.user, self.password),
+                socket_timeout=2,
+                blocked_connection_timeout=5,
+            )
+        )
+
+    def freeze(self) -> None:
+        """Let the broker answer nothing, without closing any connection."""
+        self._signal("STOP")
+
+    def thaw(self) -> None:
+        """Let a frozen broker go on."""
+        self._signal("CONT")
+
+    def _signal(self, name: str) -> None:
+        assert self._process is not None
+        subprocess.run(["kill", f"-{name}", "--", f"-{self._process.pid}"], check=True)
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+        as_user = ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--init-groups"] if os.geteuid() == 0 else []
+        log = (self._directory / "server.log").open("ab")
+        # --pdeathsig is cleared by a change of user, so it comes last.
+        return subprocess.Popen(
+            [*as_user, "setpriv", "--pdeathsig", "KILL", *command],
+            env=self._environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def _environment(self) -> dict[str, str]:
+        here = str(self._directory)
+        return {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LC_ALL": "C.UTF-8",
+            "HOME": here,
+            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_DIST_PORT": str(self._dist_port),
+            "RABBITMQ_MNESIA_BASE": here,
+            "RABBITMQ_LOG_BASE": here,
+            "RABBITMQ_CONFIG_FILE": f"{here}/rabbitmq.conf",
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": f"{here}/enabled_plugins",
+            "RABBITMQ_PID_FILE": f"{here}/pid",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(self._epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+
+    def _write_files(self) -> None:
+        """Write configuration, cookie, and the user and vhost that the broker imports when it starts."""
+        definitions: dict[str, Any] = {
+            "users": [{"name": self.user, "password": self.password, "tags": ""}],
+            "vhosts": [{"name": VHOST}],
+            "permissions": [{"user": self.user, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}],
+        }
+        files = {
+            "rabbitmq.conf": f"load_definitions = {self._directory}/definitions.json\n"
+            "loopback_users = none\nlog.console = false\nlog.file.level = warning\n"
+            # Seconds of waiting that only a cluster of several nodes needs.
+            "raft.wal_max_size_bytes = 1048576\n",
+            "definitions.json": json.dumps(definitions),
+            "enabled_plugins": "[].",
+            ".erlang.cookie": secrets.token_hex(20),
+            "amqp_password": self.password + "\n",
+            "server.log": "",
+        }
+        for name, text in files.items():
+            path = self._directory / name
+            path.write_text(text)
+            path.chmod(0o400 if name == ".erlang.cookie" else 0o600)
+        if os.geteuid() == 0:
+            owner = pwd.getpwnam(_USER)
+            for path in (self._directory, *self._directory.iterdir()):
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process that we started together with its session."""
+    subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=False, stderr=subprocess.DEVNULL)
+    process.wait()
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

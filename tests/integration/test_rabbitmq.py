@@ -1,0 +1,238 @@
+"""Publisher and consumer against a real RabbitMQ."""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pika
+import pytest
+
+from orchestrator.dispatch.consumer import Consumer, Delivery
+from orchestrator.dispatch.publisher import Confirmed, Publisher
+from orchestrator.dispatch.topology import DELIVERY_LIMIT, QUEUE_ARGUMENTS
+from orchestrator.domain.records import Command, MoveKind, Play
+from orchestrator.domain.wire import DEAD_LETTER_QUEUE, QUEUE
+from orchestrator.settings import AmqpSettings
+from tests.integration.rabbitmq_broker import RabbitBroker, free_port
+
+WAIT_S = 30.0
+
+
+def a_command(name: str) -> Command:
+    return Command(
+        id=f"0000000000001-backend-{name}",
+        request_id="0000000000001-backend-r",
+        service="backend",
+        kind=MoveKind.FAILOVER,
+        play=Play.ACTIVATE,
+        playbook="activate_backend.yml",
+        target="messaging-server",
+        failed_instance="backend-server",
+        epoch=7,
+        created=1.0,
+    )
+
+
+def wait_for(holds: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline:
+        found = holds()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {WAIT_S:g} s: {what}")
+
+
+class Fleet:
+    """A publisher, consumers, and what came of them."""
+
+    def __init__(self, amqp: AmqpSettings) -> None:
+        self.amqp = amqp
+        self.confirmed: queue.SimpleQueue[Confirmed] = queue.SimpleQueue()
+        self.messages: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self.lost: list[int] = []
+        self.links: list[Publisher | Consumer] = []
+
+    def publisher(self, amqp: AmqpSettings | None = None) -> Publisher:
+        publisher = Publisher(amqp or self.amqp, self.confirmed.put)
+        publisher.start()
+        self.links.append(publisher)
+        return publisher
+
+    def consumer(self, amqp: AmqpSettings | None = None) -> Consumer:
+        consumer = Consumer(amqp or self.amqp, self.messages.put, self.lost.append)
+        consumer.start()
+        self.links.append(consumer)
+        return consumer
+
+    def message(self) -> Delivery:
+        return self.messages.get(timeout=WAIT_S)
+
+    def close(self) -> None:
+        for link in self.links:
+            link.stop()
+
+
+def purge(broker: RabbitBroker) -> None:
+    with broker.connect() as connection:
+        channel = connection.channel()
+        for name in (QUEUE, DEAD_LETTER_QUEUE):
+            try:
+                channel.queue_purge(name)
+            except pika.exceptions.ChannelClosedByBroker:
+                channel = connection.channel()
+
+
+def depth(broker: RabbitBroker, name: str) -> int:
+    with broker.connect() as connection:
+        count: int = connection.channel().queue_declare(name, passive=True).method.message_count
+        return count
+
+
+def publish_raw(broker: RabbitBroker, body: bytes) -> None:
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        channel.basic_publish("", QUEUE, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
+
+
+@pytest.fixture
+def fleet(rabbit_broker: RabbitBroker) -> Iterator[Fleet]:
+    purge(rabbit_broker)
+    fleet = Fleet(rabbit_broker.settings)
+    yield fleet
+    fleet.close()
+
+
+def test_a_published_command_is_confirmed_and_reaches_the_consumer(fleet: Fleet) -> None:
+    consumer, publisher = fleet.consumer(), fleet.publisher()
+    command = a_command("one")
+    publisher.publish(command)
+    delivery = fleet.message()
+    assert json.loads(delivery.body)["id"] == command.id
+    assert fleet.confirmed.get(timeout=WAIT_S).command_id == command.id
+    assert publisher.waiting == 0
+    consumer.ack(delivery)
+
+
+def test_the_queues_are_durable_quorum_queues_with_a_delivery_limit(fleet: Fleet, rabbit_broker: RabbitBroker) -> None:
+    publisher = fleet.publisher()
+    wait_for(lambda: publisher.is_up, "the publisher is up")
+    with rabbit_broker.connect() as connection:
+        connection.channel().queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
+        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="x-queue-type"):
+            connection.channel().queue_declare(QUEUE, durable=True)
+
+
+def test_publishing_takes_no_time_and_does_not_fail_without_a_broker(fleet: Fleet) -> None:
+    nowhere = fleet.amqp.model_copy(update={"port": free_port()})
+    publisher = fleet.publisher(nowhere)
+    started = time.monotonic()
+    for number in range(50):
+        publisher.publish(a_command(str(number)))
+    assert time.monotonic() - started < 0.5
+    assert publisher.waiting == 50
+
+
+def test_a_silent_broker_is_left_for_the_next_one(fleet: Fleet, rabbit_broker: RabbitBroker) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.2", rabbit_broker.port))
+        silent.listen(8)
+        publisher = fleet.publisher(fleet.amqp.model_copy(update={"hosts": ("127.0.0.2", "127.0.0.1")}))
+        publisher.publish(a_command("one"))
+        assert fleet.confirmed.get(timeout=WAIT_S).command_id == a_command("one").id
+
+
+def test_a_message_in_hand_comes_again_after_the_connection_was_lost_and_its_old_tag_is_void(
+    fleet: Fleet, rabbit_broker: RabbitBroker
+) -> None:
+    consumer, publisher = fleet.consumer(), fleet.publisher()
+    publisher.publish(a_command("one"))
+    first = fleet.message()
+    consumer.call(lambda: consumer.drop("the test says so"))
+    again = fleet.message()
+    assert (again.body, again.redelivered, again.connection) == (first.body, True, first.connection + 1)
+    assert fleet.lost == [first.connection]
+    consumer.ack(first)
+    consumer.ack(again)
+    publisher.publish(a_command("two"))
+    assert json.loads(fleet.message().body)["id"] == a_command("two").id, "the void ack did no harm"
+
+
+def test_a_rejected_message_goes_to_the_dead_letter_queue(fleet: Fleet, rabbit_broker: RabbitBroker) -> None:
+    consumer = fleet.consumer()
+    wait_for(lambda: consumer.is_up, "the consumer is up")
+    publish_raw(rabbit_broker, b"what is this?")
+    consumer.reject(fleet.message())
+    wait_for(lambda: depth(rabbit_broker, DEAD_LETTER_QUEUE) == 1, "the message is in the dead-letter queue")
+
+
+def test_a_message_that_is_never_acknowledged_ends_in_the_dead_letter_queue(
+    fleet: Fleet, rabbit_broker: RabbitBroker
+) -> None:
+    publisher = fleet.publisher()
+    wait_for(lambda: publisher.is_up, "the queues are declared")
+    publish_raw(rabbit_broker, b"poison")
+    with rabbit_broker.connect() as connection:
+        channel = connection.channel()
+        for _ in range(DELIVERY_LIMIT + 1):
+            method = wait_for(lambda: channel.basic_get(QUEUE)[0], "the message comes again")
+            channel.basic_nack(method.delivery_tag, requeue=True)
+    wait_for(lambda: depth(rabbit_broker, DEAD_LETTER_QUEUE) == 1, "the message is in the dead-letter queue")
+
+
+def test_a_queue_that_was_deleted_is_declared_anew_and_the_message_is_not_lost(
+    fleet: Fleet, rabbit_broker: RabbitBroker
+) -> None:
+    publisher = fleet.publisher()
+    wait_for(lambda: publisher.is_up, "the publisher is up")
+    with rabbit_broker.connect() as connection:
+        connection.channel().queue_delete(QUEUE)
+    publisher.publish(a_command("one"))
+    assert fleet.confirmed.get(timeout=WAIT_S).command_id == a_command("one").id
+    fleet.consumer()
+    assert json.loads(fleet.message().body)["id"] == a_command("one").id
+
+
+def test_a_consumer_whose_queue_was_deleted_consumes_again(fleet: Fleet, rabbit_broker: RabbitBroker) -> None:
+    consumer = fleet.consumer()
+    wait_for(lambda: consumer.is_up, "the consumer is up")
+    with rabbit_broker.connect() as connection:
+        connection.channel().queue_delete(QUEUE)
+    wait_for(lambda: fleet.lost == [1] and consumer.is_up, "the consumer is back")
+    publish_raw(rabbit_broker, b"hello")
+    assert fleet.message().body == b"hello"
+
+
+def test_both_ends_come_back_after_the_broker_was_restarted_and_nothing_confirmed_is_lost(
+    fleet: Fleet, rabbit_broker: RabbitBroker
+) -> None:
+    publisher = fleet.publisher()
+    publisher.publish(a_command("before"))
+    assert fleet.confirmed.get(timeout=WAIT_S).command_id == a_command("before").id
+    rabbit_broker.stop()
+    publisher.publish(a_command("meanwhile"))
+    rabbit_broker.start()
+    publisher.publish(a_command("after"))
+    consumer = fleet.consumer()
+    wanted = {a_command(name).id for name in ("before", "after")}
+    seen: set[str] = set()
+    while not wanted <= seen:
+        delivery = fleet.message()
+        seen.add(json.loads(delivery.body)["id"])
+        consumer.ack(delivery)
+
+
+def test_a_message_is_confirmed_within_milliseconds_on_a_connection_that_was_idle(fleet: Fleet) -> None:
+    publisher = fleet.publisher()
+    wait_for(lambda: publisher.is_up, "the publisher is up")
+    started = time.time()
+    publisher.publish(a_command("one"))
+    took_s = fleet.confirmed.get(timeout=WAIT_S).at - started
+    print(f"confirmed after {took_s * 1000:.1f} ms")
+    assert took_s < WAIT_S

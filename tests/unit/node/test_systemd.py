@@ -1,0 +1,41 @@
+"""What systemd's words mean to a guard. The D-Bus part is tested on the four machines."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.node.situation import UnitState
+from orchestrator.node.systemd import full_name, unit_state
+
+TABLE = [
+    ("loaded", "active", "running", None, UnitState.ACTIVE),
+    ("loaded", "reloading", "reload", "reload", UnitState.ACTIVE),
+    ("loaded", "active", "exited", None, UnitState.ACTIVE),
+    ("not-found", "active", "running", None, UnitState.ACTIVE),
+    ("loaded", "activating", "start", "start", UnitState.STARTING),
+    ("loaded", "activating", "auto-restart", None, UnitState.RESTARTING),
+    ("loaded", "activating", "auto-restart-queued", "restart", UnitState.RESTARTING),
+    ("loaded", "failed", "failed-before-auto-restart", None, UnitState.RESTARTING),
+    ("loaded", "inactive", "dead-before-auto-restart", None, UnitState.RESTARTING),
+    ("loaded", "deactivating", "stop-sigterm", "stop", UnitState.STOPPING),
+    ("loaded", "deactivating", "stop-sigterm", "restart", UnitState.RESTARTING),
+    ("loaded", "deactivating", "stop-sigterm", None, UnitState.RESTARTING),
+    ("loaded", "inactive", "dead", "start", UnitState.RESTARTING),
+    ("loaded", "inactive", "dead", None, UnitState.STOPPED),
+    ("loaded", "failed", "failed", None, UnitState.FAILED),
+    ("loaded", "failed", "failed", "start", UnitState.RESTARTING),
+    ("masked", "inactive", "dead", None, UnitState.STOPPED),
+    ("not-found", "inactive", "dead", None, UnitState.ABSENT),
+    ("bad-setting", "inactive", "dead", None, UnitState.STOPPED),
+]
+
+
+@pytest.mark.parametrize(("load", "active", "sub", "job", "expected"), TABLE)
+def test_unit_state(load: str, active: str, sub: str, job: str | None, expected: UnitState) -> None:
+    assert unit_state(load, active, sub, job) is expected
+
+
+def test_a_unit_without_type_is_a_service() -> None:
+    assert full_name("node-app") == "node-app.service"
+    assert full_name("node-app.socket") == "node-app.socket"
+    assert full_name("app@1.2") == "app@1.2.service"
