@@ -28,11 +28,13 @@ from orchestrator.worker_steps import Seen, Worker
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 1.0
+IDLE_ROUND_S = 1.0
+BUSY_ROUND_S = 0.5
 STALE_AFTER_S = 10.0
 FINISH_WITHIN_S = 5.0
 RELEASE_WITHIN_S = 3.0
-CALL_TIMEOUT_S = 1.5
+# One call that hangs (the Raft leader's VM was cut off) must cost less than the lease of a running play.
+CALL_TIMEOUT_S = 1.0
 SESSIONS = "sessions"
 
 
@@ -79,7 +81,9 @@ class _Daemon:
 
     def step(self, after: int, wake_at: float | None) -> tuple[int, float | None]:
         """Wait for something to happen, then go round once."""
-        timeout_s = HEARTBEAT_S if wake_at is None else min(HEARTBEAT_S, max(0.0, wake_at - time.monotonic()))
+        timeout_s = IDLE_ROUND_S if self.worker.is_idle else BUSY_ROUND_S
+        if wake_at is not None:
+            timeout_s = min(timeout_s, max(0.0, wake_at - time.monotonic()))
         snapshot = self.observed.wait(after, timeout_s)
         while not self.inbox.empty():
             self.inbox.get()()

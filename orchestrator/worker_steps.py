@@ -19,7 +19,7 @@ from orchestrator.domain.policy import DispatchPolicy
 from orchestrator.domain.records import Assignment, Command, Request
 from orchestrator.domain.view import Kept
 from orchestrator.domain.wire import parse_message
-from orchestrator.execute.choice import Ack, Ask, Choice, Claim, Close, Rules, Situation, Stop, choose
+from orchestrator.execute.choice import Ack, Choice, Claim, Close, Rules, Situation, Stop, choose
 from orchestrator.execute.claim import claim_command, close_command
 from orchestrator.execute.desk import Desk
 from orchestrator.execute.knowledge import Knowledge
@@ -36,14 +36,16 @@ ALIVE_CHECK = keys.daemon_check_id("worker")
 PARALLEL_PLAYS = 4
 SESSION_RETRY_S = 0.3
 LOST_CLAIM_RETRY_S = 0.3
+AFTER_UNKNOWN_S = 0.3
 # Reading what a message or a new epoch names, then choosing again: the record, its assignment, and once to spare.
 MAX_ROUNDS = 4
 
 # A worker that has not been sure of Consul for LEASE_S stops its plays. Another worker can claim them only after
 # gossip has declared this VM dead (1 s or more) or its check has failed, plus the lock-delay. An agent that is cut
-# off says within 2 s that it knows no leader: 2 + LEASE_S <= 1 + LOCK_DELAY_S, so two never run one command.
-LEASE_S = 2.0
-LOCK_DELAY_S = 4.0
+# off says within 2 s that it knows no leader: 2 + LEASE_S < 1 + LOCK_DELAY_S, so two never run one command.
+# The lease must outlast a cycle in which one call to Consul ran into its time-out.
+LEASE_S = 2.5
+LOCK_DELAY_S = 4.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +147,18 @@ class Worker:
         self._knowledge.learn(seen.pairs, now)
         self._learn_policy(seen)
         self._keep_lease(seen, now)
-        self._keep_session(seen, now)
-        self._place_requests()
-        wakes = [self._desk.write_due(now)]
-        choice = self._choose_and_act(now)
+        # After one call that Consul did not answer, no other is made in this cycle: each may take its full time-out.
+        answered = self._keep_session(seen, now) and self._place_requests()
+        wakes: list[float | None] = []
+        if answered:
+            wake_at, answered = self._desk.write_due(now)
+            wakes.append(wake_at)
+        choice, answered = self._choose_and_act(now, answered)
         wakes.append(choice.wake_at)
         if self._session is None:
             wakes.append(self._next_session_try)
+        if not answered:
+            wakes.append(now + AFTER_UNKNOWN_S)
         self._say(choice.sentence)
         return Cycle(choice.sentence, min((wake for wake in wakes if wake is not None), default=None))
 
@@ -170,8 +177,8 @@ class Worker:
         if seen.known or self._confirmed_at is None:
             self._confirmed_at = now
 
-    def _keep_session(self, seen: Seen, now: float) -> None:
-        """Notice that our session is gone, and make a new one."""
+    def _keep_session(self, seen: Seen, now: float) -> bool:
+        """Notice that our session is gone, and make a new one. False: Consul did not answer."""
         try:
             if self._session is not None and self._is_session_gone(seen):
                 log.warning("This worker's session was lost; its plays are stopped.")
@@ -182,8 +189,12 @@ class Worker:
                     self._port, worker_session(self._vm), (ALIVE_CHECK,), lock_delay_s=LOCK_DELAY_S
                 )
                 log.info("This worker has a session and takes commands.")
-        except (Unknown, Refused) as problem:
+        except Refused as problem:
             self._say(f"This worker has no session yet, so it takes no commands: {problem}")
+        except Unknown as problem:
+            self._say(f"Consul does not say what became of this worker's session: {problem}")
+            return False
+        return True
 
     def _is_session_gone(self, seen: Seen) -> bool:
         """Believe the watch when it shows the session; ask when it does not, since it may lag behind."""
@@ -192,37 +203,40 @@ class Worker:
         _, sessions = self._port.session_list(self._port.node_name())
         return all(each.id != self._session for each in sessions)
 
-    def _place_requests(self) -> None:
-        """Turn messages that were published by hand into requests."""
+    def _place_requests(self) -> bool:
+        """Turn messages that were published by hand into requests. False: Consul did not answer."""
         for request, delivery in list(self._by_hand):
             try:
                 if place_request(self._port, request, delivery.body, redelivered=delivery.redelivered):
                     log.info("A message published by hand became the request %s.", request.id)
             except (Unknown, Refused) as problem:
                 log.warning("A message published by hand waits to become a request: %s", problem)
-                return
+                return False
             self._by_hand.remove((request, delivery))
             self._mailbox.ack(delivery)
+        return True
 
-    def _choose_and_act(self, now: float) -> Choice:
-        """Choose, reading directly what the watch does not show yet, then act."""
+    def _choose_and_act(self, now: float, answered: bool) -> tuple[Choice, bool]:
+        """Choose, reading directly what the watch does not show yet, then act. Without answers from Consul only plays
+        are stopped and messages acknowledged."""
         asked: frozenset[str] = frozenset()
         choice = choose(self._situation(now, asked))
         for _ in range(MAX_ROUNDS):
-            if not choice.asks:
+            if not choice.asks or not answered:
                 break
-            asked |= {ask.key for ask in choice.asks if self._read_directly(ask.key, now)}
-            if not all(ask.key in asked for ask in choice.asks):
-                break
-            choice = choose(self._situation(now, asked))
+            answered = all(self._read_directly(ask.key, now) for ask in choice.asks)
+            asked |= {ask.key for ask in choice.asks}
+            if answered:
+                choice = choose(self._situation(now, asked))
         for action in choice.actions:
-            try:
-                self._act(action, now)
-            except (Unknown, Refused) as problem:
-                log.warning("It is not known what became of this: %s (%s)", action.sentence, problem)
-                if isinstance(action, Claim | Close):
-                    self._not_before[action.command.value.id] = now + LOST_CLAIM_RETRY_S
-        return choice
+            if isinstance(action, Stop):
+                log.warning(action.sentence)
+                self._desk.stop(action)
+            elif isinstance(action, Ack):
+                self._ack(action.command_id)
+            elif isinstance(action, Claim | Close) and answered:
+                answered = self._write(action, now)
+        return choice, answered
 
     def _situation(self, now: float, asked: frozenset[str]) -> Situation:
         mine = self._desk.mine
@@ -255,18 +269,23 @@ class Worker:
             return False
         return True
 
-    def _act(self, action: Ask | Claim | Close | Stop | Ack, now: float) -> None:
-        if isinstance(action, Stop):
-            log.warning(action.sentence)
-            self._desk.stop(action)
-        elif isinstance(action, Ack):
-            for delivery in self._held.pop(action.command_id, []):
-                self._mailbox.ack(delivery)
-        elif isinstance(action, Claim):
-            self._claim(action, now)
-        elif isinstance(action, Close):
-            closed = close_command(self._port, action.command, action.state, action.sentence, self._wall())
-            self._after_write(action.command, closed, None, action.sentence, now)
+    def _ack(self, command_id: str) -> None:
+        for delivery in self._held.pop(command_id, []):
+            self._mailbox.ack(delivery)
+
+    def _write(self, action: Claim | Close, now: float) -> bool:
+        """Claim or close a command. False: Consul did not say what became of it; the watch or a later read will."""
+        try:
+            if isinstance(action, Claim):
+                self._claim(action, now)
+            else:
+                closed = close_command(self._port, action.command, action.state, action.sentence, self._wall())
+                self._after_write(action.command, closed, None, action.sentence, now)
+        except (Unknown, Refused) as problem:
+            log.warning("It is not known what became of this: %s (%s)", action.sentence, problem)
+            self._not_before[action.command.value.id] = now + LOST_CLAIM_RETRY_S
+            return False
+        return True
 
     def _claim(self, claim: Claim, now: float) -> None:
         assert self._session is not None

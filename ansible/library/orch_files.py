@@ -41,6 +41,12 @@ options:
     default: []
 """
 
+RETURN = r"""
+written: {description: Paths that changed., type: list, returned: always}
+created: {description: Those of them that were not there before., type: list, returned: always}
+labels: {description: Labels of the files that changed., type: list, returned: always}
+"""
+
 import grp
 import json
 import os
@@ -155,7 +161,7 @@ def main():
         },
         supports_check_mode=True,
     )
-    params, changed, labels = module.params, [], set()
+    params, changed, created, labels = module.params, [], [], set()
     try:
         for spec in params["directories"]:
             if make_directory(spec, module.check_mode):
@@ -166,6 +172,8 @@ def main():
             if not difference:
                 continue
             changed.append(spec["path"])
+            if not os.path.lexists(spec["path"]):
+                created.append(spec["path"])
             labels.update(label for label in (spec["label"],) if label)
             if module.check_mode:
                 continue
@@ -183,7 +191,7 @@ def main():
                 os.unlink(path)
     except (OSError, KeyError, ValueError) as error:
         module.fail_json(msg=f"cannot write the files: {error}", written=changed)
-    module.exit_json(changed=bool(changed), written=changed, labels=sorted(labels))
+    module.exit_json(changed=bool(changed), written=changed, created=created, labels=sorted(labels))
 
 
 if __name__ == "__main__":

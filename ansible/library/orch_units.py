@@ -1,15 +1,17 @@
 #!/usr/bin/python
-"""Enable and start several systemd units in one module call.
+"""Start, stop and enable several systemd units in one module call.
 
 One task per unit costs half a second per VM; and units that are started together start in parallel. Asks systemd
-once what is there, then says only what differs. Reloads systemd's own configuration where a unit needs it.
+once what is there, then says only what differs: a failover waits for nothing else. Starting and stopping comes
+before enabling. Reloads systemd's own configuration where a unit needs it, and clears the count of failed starts of
+a unit that had crashed too often.
 """
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: orch_units
-short_description: Enable and start several systemd units at once
+short_description: Start, stop and enable several systemd units at once
 options:
   units:
     type: list
@@ -20,11 +22,11 @@ options:
       enabled: {description: Start at boot. Left as it is when absent., type: bool}
       state:
         description: >-
-          C(started); C(restarted), which starts it too; C(refreshed), which restarts and C(reloaded), which reloads
-          it only where it runs; C(present) for neither.
+          C(restarted) and C(reloaded) start a unit that does not run; C(present) leaves it as it is.
         type: str
-        choices: [present, started, restarted, refreshed, reloaded]
+        choices: [present, started, stopped, restarted, reloaded]
         default: present
+      only_if_running: {description: Leave a unit that does not run as it is., type: bool, default: false}
       wait: {description: Return only when the start is done., type: bool, default: true}
 """
 
@@ -36,9 +38,10 @@ OPTIONS = {
     "enabled": {"type": "bool"},
     "state": {
         "type": "str",
-        "choices": ["present", "started", "restarted", "refreshed", "reloaded"],
+        "choices": ["present", "started", "stopped", "restarted", "reloaded"],
         "default": "present",
     },
+    "only_if_running": {"type": "bool", "default": False},
     "wait": {"type": "bool", "default": True},
 }
 RUNNING = {"active", "activating", "reloading"}
@@ -56,14 +59,13 @@ def parse(text):
 
 def verb_for(unit, is_running):
     """Return systemctl's verb for the unit, or None when it is as wanted."""
-    wanted = unit["state"]
-    if wanted == "started":
-        return None if is_running else "start"
-    if wanted == "restarted":
-        return "restart"
-    if wanted in ("refreshed", "reloaded") and is_running:
-        return "restart" if wanted == "refreshed" else "reload"
-    return None
+    if unit["state"] == "present" or (unit["only_if_running"] and not is_running):
+        return None
+    if unit["state"] == "stopped":
+        return "stop" if is_running else None
+    if not is_running:
+        return "start"
+    return {"started": None, "restarted": "restart", "reloaded": "reload"}[unit["state"]]
 
 
 def main():
@@ -84,18 +86,19 @@ def main():
         module.fail_json(msg=f"there is no unit {', '.join(missing)} on this VM")
 
     calls = {}
-    for unit, found in zip(units, present):
-        is_enabled = found["UnitFileState"] == "enabled"
-        if unit["enabled"] is not None and unit["enabled"] != is_enabled:
-            verb = "enable" if unit["enabled"] else "disable"
-            calls.setdefault(("systemctl", "--quiet", verb), []).append(unit["name"])
     started = []
     for unit, found in zip(units, present):
         verb = verb_for(unit, found["ActiveState"] in RUNNING)
+        if verb == "start" and found["ActiveState"] == "failed":
+            calls.setdefault(("systemctl", "reset-failed"), []).append(unit["name"])
         if verb:
             call = ("systemctl", verb) if unit["wait"] else ("systemctl", "--no-block", verb)
             calls.setdefault(call, []).append(unit["name"])
             started.append(unit["name"].removesuffix(".service"))
+    for unit, found in zip(units, present):
+        if unit["enabled"] is not None and unit["enabled"] != (found["UnitFileState"] == "enabled"):
+            verb = "enable" if unit["enabled"] else "disable"
+            calls.setdefault(("systemctl", "--quiet", verb), []).append(unit["name"])
     if not module.check_mode:
         for call, these in calls.items():
             module.run_command([*call, *these], check_rc=True)

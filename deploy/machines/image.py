@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from deploy.machines.apt import architecture, copy_configuration, host_release, host_sources
@@ -225,19 +225,34 @@ def control(lower: Path, say: Say) -> Path:
 
 
 def roles_used(playbook: Path) -> list[Path]:
-    """Return the folders of the roles that a playbook names, with the roles that those depend on."""
+    """Return the folders of the roles that a playbook uses, with the roles that those use."""
+    import yaml
+
     roles = CHECKOUT / "ansible" / "roles"
-    if not roles.is_dir():
-        return []
     found: dict[str, Path] = {}
     pending = [playbook]
     while pending:
-        text = pending.pop().read_text()
-        for role in sorted(roles.iterdir()):
-            if role.name in text and role.name not in found and role.is_dir():
-                found[role.name] = role
-                pending += [*role.glob("tasks/*.yml"), *role.glob("meta/*.yml")]
+        for name in role_names(yaml.safe_load(pending.pop().read_text())):
+            if name not in found and (roles / name).is_dir():
+                found[name] = roles / name
+                pending += [*(roles / name).glob("tasks/*.yml"), *(roles / name).glob("meta/*.yml")]
     return [found[name] for name in sorted(found)]
+
+
+def role_names(document: object) -> Iterator[str]:
+    """Find the roles that a play, a list of tasks or a role's dependencies name."""
+    if isinstance(document, list):
+        for item in document:
+            yield from role_names(item)
+    elif isinstance(document, dict):
+        for key, value in document.items():
+            listed = value if key in ("roles", "dependencies") and isinstance(value, list) else []
+            named = [value] if str(key).endswith(("import_role", "include_role")) else []
+            for role in [*listed, *named]:
+                name = role.get("role") or role.get("name") if isinstance(role, dict) else role
+                if isinstance(name, str):
+                    yield name
+            yield from role_names(value)
 
 
 def bake_key(lower: Path, tools: Tools) -> str:
@@ -245,23 +260,28 @@ def bake_key(lower: Path, tools: Tools) -> str:
     if not PRE_INSTALL.is_file():
         return key_of(texts=[BAKE_VERSION, lower.name, *FALLBACK_PACKAGES], relative_to=CHECKOUT)
     paths = [PRE_INSTALL, *roles_used(PRE_INSTALL)]
-    names = ("library", "filter_plugins", "lookup_plugins", "ansible.cfg")
-    paths += [CHECKOUT / "ansible" / name for name in names if (CHECKOUT / "ansible" / name).exists()]
+    words = words_in(paths)
+    for folder in ("library", "filter_plugins", "lookup_plugins"):
+        plugins = sorted((CHECKOUT / "ansible" / folder).glob("*.py"))
+        paths += [plugin for plugin in plugins if plugin.stem in words]
     dependencies = dependency_section((CHECKOUT / "setup.cfg").read_text())
     program = [f"{path.name} {path.stat().st_size}" for path in (tools.consul, tools.consul_template)]
-    texts = [BAKE_VERSION, lower.name, dependencies, *program, *variables_used(paths)]
+    texts = [BAKE_VERSION, lower.name, dependencies, *program, *variables_used(words)]
     return key_of(texts=texts, paths=paths, relative_to=CHECKOUT)
 
 
-def variables_used(paths: list[Path]) -> list[str]:
-    """Return the group variables that these files name, with their values.
+def words_in(paths: list[Path]) -> set[str]:
+    text = "\n".join(file.read_text(errors="replace") for path in paths for file in files_below(path))
+    return set(re.findall(r"\w+", text))
+
+
+def variables_used(words: set[str]) -> list[str]:
+    """Return those group variables, with their values, that are among the words of what the bake runs.
 
     Not all of them: a changed timing of Consul is no reason to install everything anew.
     """
     import yaml
 
-    text = "\n".join(file.read_text(errors="replace") for path in paths for file in files_below(path))
-    words = set(re.findall(r"\w+", text))
     found = []
     for folder in GROUP_VARS:
         for file in sorted(folder.rglob("*.y*ml")) if folder.is_dir() else []:

@@ -232,11 +232,6 @@ def history_line(entry: Report) -> Text:
     return line.append(f"  {entry['reason']}")
 
 
-def history(entries: Iterable[Report]) -> RenderableType:
-    """Return the journal."""
-    return Group(*(history_line(entry) for entry in entries))
-
-
 def commands(rows: Iterable[Report], at: float) -> Table:
     """Return commands as a table, with what each is doing now."""
     return columns(

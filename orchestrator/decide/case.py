@@ -10,6 +10,10 @@ from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.domain.records import Assignment, Command, MoveKind, Play, Request, RequestState
 from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
 
+# KV prefixes are watched apart: what one transaction wrote arrives within milliseconds of each other, within a second
+# while Consul elects its leader. Waiting longer for a record that was trimmed would hold up a failover.
+UNHEARD_S = 3.0
+
 T = TypeVar("T")
 OfService = TypeVar("OfService", Request, Command)
 
@@ -67,6 +71,14 @@ class Case:
         """The designated VM; home where the designation names a VM that left the order."""
         named = self.assignment.value.designated
         return named if named in self.service.order else self.service.home
+
+    def has_heard_of(self, request_id: str, since: float) -> bool:
+        """Say whether the request has been seen, open or ended. After `UNHEARD_S` it is taken for trimmed or lost."""
+        return (
+            request_id in self.view.ended_requests
+            or any(kept.value.id == request_id for kept in self.requests)
+            or self.now - since >= UNHEARD_S
+        )
 
     def is_up(self, vm: str) -> bool:
         """Say whether gossip reaches the VM. A VM that the policy does not know is not up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
-from orchestrator.decide.case import Case, by_service
+from orchestrator.decide.case import UNHEARD_S, Case, by_service
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.endpoints import corrected_endpoints
 from orchestrator.decide.failback import consider_failback, grace_key
@@ -123,6 +123,10 @@ def _next_step(case: Case) -> tuple[Decision | None, Diagnosis, float | None]:
             why = f"a move of {case.name} is running (request {running.value.id})."
             return refused(asked, why, case.now), found, wake_at
         return step, found, wake_at
+    since, moved_by = case.now_assigned.since, case.now_assigned.request_id
+    if moved_by is not None and not case.has_heard_of(moved_by, since):
+        why = f"the request {moved_by} that moved it has not been heard of yet"
+        return None, diagnosis("moving", case.name, f"{case.name}: {why}.", because=why), since + UNHEARD_S
     if asked is not None:
         made = consider_request(case, asked)
         return made, diagnosis("moving", case.name, made.sentence, action=made.code), None

@@ -86,7 +86,7 @@ def kind_of(case: Case, request: Request) -> MoveKind:
     """Return what this move is: any move away from an active that is down is a failover."""
     if case.is_down and request.kind is not RequestKind.INITIAL:
         return MoveKind.FAILOVER
-    return KIND_OF_REQUEST[request.kind]
+    return KIND_OF_REQUEST.get(request.kind, MoveKind.SWITCHOVER)
 
 
 def _prepare(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Put | Delete) -> Decision:
@@ -396,7 +396,8 @@ def tidy_commands(case: Case) -> tuple[Decision, ...]:
         if command.is_final:
             continue
         past = command.epoch < case.now_assigned.epoch
-        orphaned = command.request_id not in open_requests
+        heard = case.has_heard_of(command.request_id, command.created)
+        orphaned = command.request_id not in open_requests and heard
         if command.epoch > case.now_assigned.epoch or not (past or orphaned):
             continue
         why = f"epoch {case.now_assigned.epoch} has begun" if past else "its request has ended"

@@ -19,7 +19,14 @@ from typing import Any
 import pika
 from pika.channel import Channel
 from pika.exceptions import AMQPError
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential, wait_random
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception_type,
+    stop_when_event_set,
+    wait_exponential,
+    wait_random,
+)
 from tenacity.nap import sleep_using_event
 
 from orchestrator.dispatch.topology import QUEUES
@@ -30,7 +37,7 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 HEARTBEAT_S = 5
 CONNECT_TIMEOUT_S = 1.0
-HANDSHAKE_TIMEOUT_S = 3.0
+HANDSHAKE_TIMEOUT_S = 2.0
 FIRST_RETRY_S = 0.1
 LONGEST_RETRY_S = 2.0
 STOP_TIMEOUT_S = 2.0

@@ -18,7 +18,7 @@ R = TypeVar("R", bound="Record")
 class Record(BaseModel):
     """Base of what is written to KV. Unknown fields are kept out, not refused: a newer orch may add some."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     def to_json(self) -> str:
         """Return the text that goes into KV."""

@@ -132,6 +132,9 @@ class View:
     services: Mapping[str, ServiceView]
     requests: tuple[Kept[Request], ...] = ()
     """Open requests, oldest first."""
+    ended_requests: frozenset[str] = frozenset()
+    """Ids of the requests that have their final state. KV prefixes are watched apart, so that an assignment or a
+    command may be seen before the request it belongs to: one that is neither open nor ended is not heard of yet."""
     commands: tuple[Kept[Command], ...] = ()
     """Open commands and those of open requests, oldest first."""
     paused: Paused | None = None

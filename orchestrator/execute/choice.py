@@ -40,7 +40,7 @@ class Mine:
 
 @dataclass(frozen=True, slots=True)
 class Situation:
-    """What the worker knows. A key that is missing was not heard of; None is a key that is absent from KV."""
+    """What the worker knows. A key that is missing or None is not to be seen; only reading it directly tells more."""
 
     now: float
     """Monotonic."""
@@ -163,7 +163,10 @@ def _stops(situation: Situation) -> Iterator[Action]:
 def _stop_or_ask(command_id: str, mine: Mine, situation: Situation) -> Action | None:
     """Say why the play must end, if it must."""
     seen = situation.commands.get(command_id)
-    why_not_ours = _why_not_ours(command_id, mine, seen, situation)
+    key = keys.command(command_id)
+    if seen is None and key not in situation.asked and mine.session == situation.session:
+        return Ask(key, f"The record of {command_id} is not to be seen.")
+    why_not_ours = _why_not_ours(mine, seen, situation)
     if why_not_ours:
         return Stop(command_id, None, f"The play of {command_id} is stopped: {why_not_ours}.")
     if not isinstance(seen, Kept):
@@ -178,12 +181,10 @@ def _stop_or_ask(command_id: str, mine: Mine, situation: Situation) -> Action | 
     return None
 
 
-def _why_not_ours(command_id: str, mine: Mine, seen: CommandSeen, situation: Situation) -> str:
-    """Say why the command is not this worker's any more; empty while it is, or while that is not known."""
+def _why_not_ours(mine: Mine, seen: CommandSeen, situation: Situation) -> str:
+    """Say why the command is not this worker's any more; empty while it is."""
     if mine.session != situation.session:
         return "the worker's session was lost, so another worker may run it"
-    if command_id not in situation.commands:
-        return ""
     if seen is None:
         return "its record was deleted"
     if seen.session != mine.session:
@@ -198,9 +199,7 @@ def _why_not_ours(command_id: str, mine: Mine, seen: CommandSeen, situation: Sit
 
 def _acks(situation: Situation) -> Iterator[Ack]:
     for command_id in sorted(situation.delivered - situation.plays.keys()):
-        if command_id not in situation.commands:
-            continue
-        seen = situation.commands[command_id]
+        seen = situation.commands.get(command_id)
         if seen is None:
             if keys.command(command_id) in situation.asked:
                 yield Ack(command_id, f"The message of {command_id} is dropped: there is no such command.")
@@ -211,7 +210,7 @@ def _acks(situation: Situation) -> Iterator[Ack]:
 
 
 def _asks_for_delivered(situation: Situation) -> Iterator[Ask]:
-    for command_id in sorted(situation.delivered):
+    for command_id in sorted(situation.delivered - situation.plays.keys()):
         key = keys.command(command_id)
         if situation.commands.get(command_id) is None and key not in situation.asked:
             yield Ask(key, f"A message came for {command_id}.")

@@ -113,12 +113,17 @@ class Desk:
         elif event.attempt == each.command.attempt:
             each.ended = event
 
-    def write_due(self, now: float) -> float | None:
-        """Write the results and the progress that are due; return when something is due next."""
+    def write_due(self, now: float) -> tuple[float | None, bool]:
+        """Write the results and the progress that are due.
+
+        Returns when something is due next, and whether Consul answered: after one call without an answer the rest
+        waits, since each may take its full time-out.
+        """
         wakes: list[float] = []
+        answered = True
         for command_id, each in list(self._in_hand.items()):
-            if each.next_write > now:
-                wakes.append(each.next_write)
+            if each.next_write > now or not answered:
+                wakes.append(max(each.next_write, now + RETRY_S / 2))
                 continue
             try:
                 if each.ended is not None:
@@ -131,11 +136,12 @@ class Desk:
                     each.progress.note_written(now)
             except (Unknown, Refused) as problem:
                 log.warning("What became of %s could not be written yet: %s", command_id, problem)
+                answered = False
                 each.next_write = now + RETRY_S
                 wakes.append(each.next_write)
             if each.ended is None and each.progress.task != each.progress.written:
                 wakes.append(max(now + PROGRESS_EVERY_S / 4, each.progress.next_write))
-        return min(wakes, default=None)
+        return min(wakes, default=None), answered
 
     def _write_result(self, each: _InHand, ended: PlayEnded) -> None:
         command = each.command

@@ -35,12 +35,13 @@ CRASHED = 250
 READY = b"ready\n"
 # Given per play, and read by Ansible only when the play uses them.
 PER_PLAY_VARIABLES = frozenset({"ANSIBLE_CACHE_PLUGIN_CONNECTION"})
+# Not "vars": Ansible takes a filled table of these for one that it has made ready itself, and would then read no
+# group_vars and no host_vars (ansible.vars.plugins, get_vars_from_path).
 _PLUGIN_KINDS = (
     "connection",
     "shell",
     "become",
     "cache",
-    "vars",
     "inventory",
     "action",
     "strategy",

@@ -73,7 +73,7 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
             of_vm[check.node][check.check_id] = check.status
             of_service.setdefault(check.service_id, {}).setdefault(check.node, []).append(check)
     unreadable: list[Unreadable] = []
-    requests = _open_requests(by_key, unreadable)
+    requests, ended = _requests(by_key, unreadable)
     return View(
         vms=_frozen({vm: _vm_view(vm, of_vm[vm], by_key, unreadable) for vm in policy.vms}),
         services=_frozen(
@@ -83,6 +83,7 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
             }
         ),
         requests=requests,
+        ended_requests=ended,
         commands=_commands_of_interest(by_key, {kept.value.id for kept in requests}, unreadable),
         paused=_paused(by_key, unreadable),
         unreadable=tuple(unreadable),
@@ -244,15 +245,21 @@ def _paused(by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> Pause
 # -- requests, commands, triggers -----------------------------------------------------------------------------------
 
 
-def _open_requests(by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> tuple[Kept[Request], ...]:
+def _requests(
+    by_key: Mapping[str, KvPair], unreadable: list[Unreadable]
+) -> tuple[tuple[Kept[Request], ...], frozenset[str]]:
+    """Return the open requests and the ids of the ended ones."""
     found: list[Kept[Request]] = []
+    ended: set[str] = set()
     for pair in _under(by_key, keys.REQUESTS):
         kept = _read(pair, Request)
         if isinstance(kept, Unreadable):
             unreadable.append(kept)
-        elif kept is not None and not kept.value.is_final:
+        elif kept is not None and kept.value.is_final:
+            ended.add(kept.value.id)
+        elif kept is not None:
             found.append(kept)
-    return tuple(sorted(found, key=lambda kept: (kept.value.created, kept.value.id)))
+    return tuple(sorted(found, key=lambda kept: (kept.value.created, kept.value.id))), frozenset(ended)
 
 
 def _commands_of_interest(

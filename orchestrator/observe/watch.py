@@ -38,8 +38,9 @@ PULSE_S = 1.0
 Data = tuple[object, ...]
 CHECKS = "checks"
 PULSE = "pulse"
-SWIFT_PREFIXES = (keys.SERVICES, keys.REQUESTS, keys.COMMANDS, keys.ROTATE, keys.LEADER)
-CALM_PREFIXES = (keys.MAINTENANCE, keys.CONFIG, keys.PAUSED)
+# A query on a prefix without keys wakes at every write to KV, so what is mostly absent is watched once only.
+SWIFT_PREFIXES = (keys.SERVICES, keys.REQUESTS, keys.COMMANDS, keys.LEADER)
+CALM_PREFIXES = (keys.ROTATE, keys.MAINTENANCE, keys.CONFIG, keys.PAUSED)
 """Together what the leader looks at: everything but the history."""
 
 

@@ -276,7 +276,7 @@ class ConsulPort:
             "Name": pushed.name,
             "ServiceID": service_id,
             "Status": pushed.initial_status,
-            "TTL": f"{pushed.ttl_s:g}s",
+            "TTL": f"{pushed.ttl_s:.0f}s",
         }
         is_new = all(check.check_id != pushed.check_id for check in self.agent_checks())
         self._call("put", "/v1/agent/check/register", body=body)

@@ -39,10 +39,13 @@ def consul_port(consul_agent: ConsulAgent) -> Iterator[ConsulPort]:
 
 def started_agent(directory: Path) -> ConsulAgent:
     """Start an agent, or fail the test with one plain sentence when there is no consul."""
+    problem = ""
     try:
         agent = ConsulAgent(directory)
-    except NoConsul as problem:
-        pytest.fail(str(problem), pytrace=False)
+    except NoConsul as error:
+        problem = str(error)
+    if problem:
+        pytest.fail(problem, pytrace=False)
     agent.start()
     return agent
 

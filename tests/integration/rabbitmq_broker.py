@@ -21,6 +21,7 @@ import pika
 from orchestrator.settings import AmqpSettings
 
 START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
 _LIBRARY = Path("/usr/lib/rabbitmq/bin")
 _USER = "rabbitmq"
 VHOST = "orch"
@@ -76,14 +77,20 @@ class RabbitBroker:
         raise RuntimeError(f"RabbitMQ did not become ready; the end of its log:\n{tail}")
 
     def stop(self) -> None:
-        """End the broker at once; what was confirmed is on disk."""
+        """Shut the broker down; what was confirmed is on disk."""
+        if self._process is not None:
+            process, self._process = self._process, None
+            subprocess.run(["kill", "-TERM", "--", f"-{process.pid}"], check=False, stderr=subprocess.DEVNULL)
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            finally:
+                end_group(process)
+
+    def close(self) -> None:
+        """End everything that was started, at once."""
         if self._process is not None:
             end_group(self._process)
             self._process = None
-
-    def close(self) -> None:
-        """End everything that was started."""
-        self.stop()
         if self._epmd is not None:
             end_group(self._epmd)
             self._epmd = None

@@ -49,10 +49,11 @@ class Orch:
     def __init__(self, http_port: int, **environment: str) -> None:
         self._command = [sys.executable, "-m", "orchestrator.cli.main", "--consul", f"127.0.0.1:{http_port}"]
         self._environment = {**os.environ, **environment}
+        self._started: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start it; the caller waits for it."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [*self._command, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -60,6 +61,13 @@ class Orch:
             env=self._environment,
             cwd=HERE,
         )
+        self._started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Leave no process behind where a test failed."""
+        for process in self._started:
+            process.kill()
 
     def run(self, *arguments: str) -> tuple[int, str, str]:
         """Run it to its end: exit status, stdout, stderr."""
@@ -93,6 +101,7 @@ def fleet(consul_agent: ConsulAgent, consul_port: ConsulPort, tmp_path: Path) ->
     consul_port.kv_put(keys.assignment("backend"), assignment.to_json().encode())
     _wait_for_check(consul_port, guard)
     yield orch
+    orch.end()
     consul_port.agent_deregister("orch-guard")
     for key in consul_port.kv_keys(keys.ROOT):
         consul_port.kv_delete(key)
@@ -186,3 +195,27 @@ def test_a_consul_that_accepts_and_never_answers_is_exit_7_too(own_consul_agent:
     code, _, err = Orch(own_consul_agent.http_port).run("failover", "backend")
     assert (code, len(err.splitlines())) == (7, 1)
     assert "cannot be reached: no answer in time" in err
+
+
+def test_a_daemon_starts_from_its_settings_and_ends_well_on_sigterm(
+    own_consul_agent: ConsulAgent, tmp_path: Path
+) -> None:
+    settings = tmp_path / "orch.json"
+    document = {
+        "vm": own_consul_agent.node,
+        "consul": {"port": own_consul_agent.http_port},
+        "amqp": {"hosts": ["127.0.0.1"], "port": 1, "password_file": str(tmp_path / "password")},
+        "state_dir": str(tmp_path),
+        "health_ports": {"controller": 0, "worker": 0, "guard": 0},
+    }
+    settings.write_text(json.dumps(document), encoding="utf-8")
+    (tmp_path / "password").write_text("secret", encoding="utf-8")
+    process = Orch(own_consul_agent.http_port).start("--settings", str(settings), "controller")
+    try:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=PATIENCE_S)
+    finally:
+        process.kill()
+    assert (process.returncode, "SIGTERM: stopping" in out) == (0, True), first + out + err

@@ -1,0 +1,414 @@
+"""Workers on one fake Consul, step by step, without threads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from orchestrator.dispatch.consumer import Delivery
+from orchestrator.domain import keys
+from orchestrator.domain.records import Command, CommandState, Record, Request, RequestKind
+from orchestrator.domain.wire import message_of
+from orchestrator.execute.claim import ForbiddenTransition, stepped
+from orchestrator.store.port import KvPair, Unknown
+from orchestrator.worker_steps import ALIVE_CHECK, LEASE_S, LOCK_DELAY_S, Cycle, Seen, Worker
+from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
+from tests.fakes.fake_plays import FakeMailbox, FakePlays
+from tests.unit.execute.build import a_command, an_assignment, running
+
+A, B = "messaging-server", "frontend-server"
+COMMAND = a_command()
+EPOCH = 1000.0
+
+
+class Desk:
+    """One worker with everything around it."""
+
+    def __init__(self, fleet: Fleet, vm: str) -> None:
+        self.fleet, self.vm = fleet, vm
+        self.plays, self.mailbox = FakePlays(), FakeMailbox()
+        self.worker = Worker(fleet.consul.port(vm), self.plays, self.mailbox, vm, lambda: EPOCH + fleet.consul.now)
+        self.stale: tuple[KvPair, ...] | None = None
+        """What the watch shows, where it lags."""
+
+    def cycle(self, *, known: bool = True) -> Cycle:
+        for event in self.plays.events:
+            self.worker.take_play_event(event)
+        self.plays.events.clear()
+        consul = self.fleet.consul
+        pairs = self.stale if self.stale is not None else consul.peek_list(keys.ROOT)
+        sessions = None
+        if known:
+            _, sessions = consul.port(self.vm).session_list(self.vm)
+        return self.worker.cycle(Seen(pairs, sessions, known), consul.now)
+
+    def deliver(self, body: bytes, tag: int = 1, *, redelivered: bool = False) -> Delivery:
+        delivery = Delivery(1, tag, body, redelivered)
+        self.worker.take_message(delivery)
+        return delivery
+
+
+class Fleet:
+    """Two VMs with workers, and what is in KV."""
+
+    def __init__(self) -> None:
+        self.consul = FakeConsul([A, B])
+        for vm in (A, B):
+            self.consul.set_check(vm, ALIVE_CHECK, PASSING)
+        self.put(keys.assignment("backend"), an_assignment())
+        self.a, self.b = Desk(self, A), Desk(self, B)
+        self.a.cycle()
+        self.b.cycle()
+
+    def put(self, key: str, record: Record) -> None:
+        self.consul.port(A).kv_put(key, record.to_json().encode())
+
+    def command(self, command: Command = COMMAND) -> Command:
+        pair = self.consul.peek(keys.command(command.id))
+        assert pair is not None
+        return Command.from_json(pair.value)
+
+    def create(self, command: Command = COMMAND) -> bytes:
+        self.put(keys.command(command.id), command)
+        return message_of(command, 0.0)
+
+    def requests(self) -> list[Request]:
+        return [Request.from_json(pair.value) for pair in self.consul.peek_list(keys.REQUESTS)]
+
+    def stop_worker(self, vm: str) -> None:
+        """Its check fails, so its session ends."""
+        self.consul.set_check(vm, ALIVE_CHECK, CRITICAL)
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet()
+
+
+def test_a_command_goes_from_its_message_to_its_result(fleet: Fleet) -> None:
+    delivery = fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    claimed = fleet.command()
+    assert (claimed.state, claimed.worker, claimed.attempt) == (CommandState.RUNNING, A, 1)
+    assert fleet.a.mailbox.acked == []
+    fleet.consul.now = 1.5
+    fleet.a.plays.begin_task(COMMAND.id, "start node-app", EPOCH + 1.25)
+    fleet.a.cycle()
+    assert (fleet.command().task, fleet.command().first_task) == ("start node-app", EPOCH + 1.25)
+    fleet.a.plays.end(COMMAND.id, tail=("ok",))
+    fleet.a.cycle()
+    fleet.a.cycle()
+    done = fleet.command()
+    assert (done.state, done.rc, done.tail, done.finished) == (CommandState.SUCCEEDED, 0, ("ok",), EPOCH + 1.5)
+    assert fleet.consul.peek(keys.command(COMMAND.id)).session is None  # type: ignore[union-attr]
+    assert fleet.a.mailbox.acked == [delivery]
+
+
+def test_the_play_is_told_what_the_command_says(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    order = fleet.a.plays.orders[0]
+    assert order.playbook == "activate_backend.yml"
+    assert order.variables == {
+        "target": A,
+        "failed_instance": "backend-server",
+        "recovered_instance": "",
+        "epoch": 7,
+        "service": "backend",
+        "unit": "node-app",
+        "enable_at_boot": False,
+        "command_id": COMMAND.id,
+    }
+
+
+def test_a_message_that_is_faster_than_the_watch_is_no_matter(fleet: Fleet) -> None:
+    fleet.a.stale = fleet.consul.peek_list(keys.ROOT)
+    fleet.put(keys.assignment("backend"), an_assignment(8))
+    fleet.a.deliver(fleet.create(a_command(epoch=8)))
+    fleet.a.cycle()
+    assert fleet.command().state is CommandState.RUNNING
+    fleet.consul.now = 1.0
+    fleet.a.cycle()
+    assert COMMAND.id in fleet.a.plays.running, "the lagging watch does not make it think that the lock was lost"
+
+
+def test_a_failed_play_fails_the_command_with_the_line_that_says_why(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    tail = ("TASK [start] ***", "fatal: [vm]: FAILED! => no such unit", "vm : ok=0 failed=1")
+    fleet.a.plays.end(COMMAND.id, rc=2, tail=tail)
+    fleet.a.cycle()
+    done = fleet.command()
+    assert done.state is CommandState.FAILED
+    assert done.reason == "The play failed with exit status 2: fatal: [vm]: FAILED! => no such unit"
+
+
+def test_of_two_workers_that_pick_up_a_command_one_runs_it(fleet: Fleet) -> None:
+    fleet.create()
+    for now in (0.0, 1.0):
+        fleet.consul.now = now
+        before = fleet.consul.peek_list(keys.ROOT)
+        fleet.a.stale = fleet.b.stale = before
+        fleet.a.cycle()
+        fleet.b.cycle()
+    assert [len(desk.plays.orders) for desk in (fleet.a, fleet.b)] == [1, 0]
+
+
+def test_a_play_whose_epoch_is_superseded_is_stopped_and_recorded_so(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.put(keys.assignment("backend"), an_assignment(8))
+    fleet.a.cycle()
+    fleet.a.cycle()
+    assert fleet.a.plays.running == {}
+    assert fleet.command().state is CommandState.SUPERSEDED
+
+
+def test_a_cancelled_command_is_stopped_and_recorded_so(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.put(keys.command(COMMAND.id), fleet.command().with_(cancel_requested=True))
+    fleet.a.cycle()
+    fleet.a.cycle()
+    assert (fleet.command().state, fleet.command().rc) == (CommandState.CANCELLED, 254)
+
+
+def test_a_cancellation_that_comes_with_the_result_does_not_lose_the_result(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.put(keys.command(COMMAND.id), fleet.command().with_(cancel_requested=True))
+    fleet.a.plays.end(COMMAND.id)
+    fleet.a.cycle()
+    assert (fleet.command().state, fleet.command().cancel_requested) == (CommandState.SUCCEEDED, True)
+
+
+def test_another_worker_takes_over_after_the_lock_delay_and_not_before(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.stop_worker(A)
+    for now in (0.1, 1.0, LOCK_DELAY_S - 0.1):
+        fleet.consul.now = now
+        fleet.b.cycle()
+        assert fleet.b.plays.orders == []
+    fleet.consul.now = LOCK_DELAY_S + 0.5
+    fleet.b.cycle()
+    taken = fleet.command()
+    assert (taken.worker, taken.attempt, len(fleet.b.plays.orders)) == (B, 2, 1)
+
+
+def test_a_worker_that_lost_its_session_stops_its_play_and_writes_nothing(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.stop_worker(A)
+    fleet.a.cycle()
+    fleet.a.cycle()
+    assert (fleet.a.plays.running, fleet.a.worker.session) == ({}, None)
+    assert fleet.command().state is CommandState.RUNNING
+
+
+def test_a_worker_that_is_not_sure_of_consul_stops_its_play_before_another_may_begin_it(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.consul.now = LEASE_S - 0.1
+    fleet.a.cycle(known=False)
+    assert COMMAND.id in fleet.a.plays.running
+    fleet.consul.now = LEASE_S + 0.1
+    fleet.a.cycle(known=False)
+    assert fleet.a.plays.running == {}
+
+
+def test_a_worker_that_was_frozen_stops_its_play_first(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.consul.now = 60.0
+    fleet.a.cycle(known=True)
+    assert fleet.a.plays.running == {}
+
+
+def test_a_worker_that_is_sure_again_and_kept_its_session_runs_the_play_again(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.consul.now = LEASE_S + 0.1
+    fleet.a.cycle(known=False)
+    fleet.a.cycle()
+    fleet.a.cycle()
+    assert COMMAND.id in fleet.a.plays.running
+
+
+def test_a_command_that_three_workers_began_is_given_up(fleet: Fleet) -> None:
+    fleet.create(running(attempt=3))
+    fleet.a.cycle()
+    assert fleet.command().state is CommandState.FAILED
+    assert fleet.command().reason.endswith("is given up: 3 workers began it and went away.")
+
+
+@pytest.mark.parametrize("stage", ["before", "after"])
+def test_a_claim_of_unknown_outcome_is_found_out_and_the_play_runs_once(fleet: Fleet, stage: str) -> None:
+    fleet.a.deliver(fleet.create())
+    failures = iter([True])
+
+    def fail_once(node: str, operation: str, at: str) -> None:
+        if operation == "txn" and at == stage and next(failures, False):
+            raise Unknown("the answer was lost")
+
+    fleet.consul.on_write = fail_once
+    fleet.a.cycle()
+    assert fleet.a.plays.orders == []
+    fleet.consul.now = 0.5
+    fleet.a.cycle()
+    assert [order.attempt for order in fleet.a.plays.orders] == [1]
+
+
+@pytest.mark.parametrize("stage", ["before", "after"])
+def test_a_result_of_unknown_outcome_is_written_in_the_end(fleet: Fleet, stage: str) -> None:
+    delivery = fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    failures = iter([True])
+
+    def fail_once(node: str, operation: str, at: str) -> None:
+        if at == stage and next(failures, False):
+            raise Unknown("the answer was lost")
+
+    fleet.consul.on_write = fail_once
+    fleet.a.plays.end(COMMAND.id)
+    for now in (0.1, 1.0, 1.1):
+        fleet.consul.now = now
+        fleet.a.cycle()
+    assert fleet.command().state is CommandState.SUCCEEDED
+    assert fleet.a.mailbox.acked == [delivery]
+
+
+def test_without_quorum_nothing_is_raised_and_all_goes_on_afterwards(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.consul.quorum = False
+    cycle = fleet.a.cycle(known=False)
+    assert cycle.sentence
+    fleet.consul.quorum = True
+    fleet.consul.now = 1.0
+    fleet.a.cycle()
+    assert fleet.command().state is CommandState.RUNNING
+
+
+def test_a_worker_that_retires_leaves_its_play_to_another_at_once(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.a.worker.retire()
+    fleet.a.worker.release_plays()
+    fleet.a.cycle()
+    assert fleet.a.worker.is_idle
+    fleet.b.cycle()
+    assert (fleet.command().worker, fleet.command().attempt) == (B, 2)
+
+
+def test_a_worker_that_retires_takes_nothing(fleet: Fleet) -> None:
+    fleet.a.worker.retire()
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    assert fleet.command().state is CommandState.PENDING
+
+
+def test_progress_is_written_at_most_four_times_a_second(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    before = fleet.consul.index
+    for tenth in range(10):
+        fleet.consul.now = tenth / 10
+        fleet.a.plays.begin_task(COMMAND.id, f"task {tenth}", EPOCH + tenth / 10)
+        fleet.a.cycle()
+    assert fleet.consul.index - before <= 4
+
+
+# -- messages by hand ---------------------------------------------------------------------------------------------
+
+
+def by_hand(**fields: Any) -> bytes:
+    message = {
+        "command_type": "failover",
+        "instance_type": "backend",
+        "failed_instance": "backend-server",
+        "timestamp": 1.0,
+    }
+    return json.dumps(message | fields).encode()
+
+
+def test_a_message_published_by_hand_becomes_a_request(fleet: Fleet) -> None:
+    delivery = fleet.a.deliver(by_hand())
+    fleet.a.cycle()
+    [request] = fleet.requests()
+    assert (request.kind, request.service, request.failed_instance) == (
+        RequestKind.FAILOVER,
+        "backend",
+        "backend-server",
+    )
+    assert (request.origin, fleet.a.mailbox.acked) == ("message", [delivery])
+
+
+def test_a_message_published_by_hand_that_comes_twice_is_one_request(fleet: Fleet) -> None:
+    fleet.a.deliver(by_hand())
+    fleet.a.cycle()
+    fleet.consul.now = 2.0
+    fleet.b.deliver(by_hand(), redelivered=True)
+    fleet.b.cycle()
+    assert len(fleet.requests()) == 1
+    assert len(fleet.b.mailbox.acked) == 1
+
+
+def test_the_same_message_published_by_hand_later_is_another_request(fleet: Fleet) -> None:
+    fleet.a.deliver(by_hand())
+    fleet.a.cycle()
+    fleet.consul.now = 2.0
+    fleet.a.deliver(by_hand(), tag=2)
+    fleet.a.cycle()
+    assert len(fleet.requests()) == 2
+
+
+def test_a_message_published_by_hand_for_a_strange_service_keeps_its_key_plain(fleet: Fleet) -> None:
+    fleet.a.deliver(by_hand(instance_type="../../orch/leader"))
+    fleet.a.cycle()
+    [request] = fleet.requests()
+    assert request.id.split("-")[1] == "unknown"
+
+
+def test_a_message_published_by_hand_while_consul_is_away_waits(fleet: Fleet) -> None:
+    fleet.consul.quorum = False
+    fleet.a.deliver(by_hand())
+    fleet.a.cycle(known=False)
+    assert fleet.a.mailbox.acked == []
+    fleet.consul.quorum = True
+    fleet.a.cycle()
+    assert len(fleet.requests()) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"what is this?", b"\xff\xfe", b"[1]", b"x" * 70_000])
+def test_a_message_that_is_none_goes_to_the_dead_letter_queue(fleet: Fleet, body: bytes) -> None:
+    delivery = fleet.a.deliver(body)
+    assert fleet.a.mailbox.rejected == [delivery]
+
+
+def test_messages_of_a_lost_connection_are_forgotten(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create(a_command(state=CommandState.SUCCEEDED)))
+    fleet.a.worker.forget_connection(1)
+    fleet.a.cycle()
+    assert fleet.a.mailbox.acked == []
+
+
+# -- states -----------------------------------------------------------------------------------------------------------
+
+
+def test_there_is_no_way_out_of_a_final_state() -> None:
+    with pytest.raises(ForbiddenTransition):
+        stepped(a_command(state=CommandState.SUCCEEDED), CommandState.RUNNING)
+
+
+def test_an_assignment_that_cannot_be_read_stops_nothing_and_starts_nothing(fleet: Fleet) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.consul.port(A).kv_put(keys.assignment("backend"), b"{")
+    fleet.create(a_command(2))
+    fleet.consul.now = 1.5
+    fleet.a.cycle()
+    fleet.consul.now = 3.0
+    fleet.a.cycle()
+    assert list(fleet.a.plays.running) == [COMMAND.id]
