@@ -8,6 +8,14 @@ per VM; this module takes them all at once through the connection that is open a
 
 from __future__ import annotations
 
+import grp
+import json
+import os
+import pwd
+import stat
+
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 module: orch_files
 short_description: Write many small text files at once
@@ -46,14 +54,6 @@ written: {description: Paths that changed., type: list, returned: always}
 created: {description: Those of them that were not there before., type: list, returned: always}
 labels: {description: Labels of the files that changed., type: list, returned: always}
 """
-
-import grp
-import json
-import os
-import pwd
-import stat
-
-from ansible.module_utils.basic import AnsibleModule
 
 FILE_OPTIONS = {
     "path": {"type": "path", "required": True},

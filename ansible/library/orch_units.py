@@ -9,6 +9,8 @@ a unit that had crashed too often.
 
 from __future__ import annotations
 
+from ansible.module_utils.basic import AnsibleModule
+
 DOCUMENTATION = r"""
 module: orch_units
 short_description: Start, stop and enable several systemd units at once
@@ -29,8 +31,6 @@ options:
       only_if_running: {description: Leave a unit that does not run as it is., type: bool, default: false}
       wait: {description: Return only when the start is done., type: bool, default: true}
 """
-
-from ansible.module_utils.basic import AnsibleModule
 
 PROPERTIES = ("Id", "ActiveState", "UnitFileState", "NeedDaemonReload", "LoadState")
 OPTIONS = {
@@ -81,13 +81,13 @@ def main():
     if any(found["LoadState"] == "not-found" or found["NeedDaemonReload"] == "yes" for found in present):
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
         present = parse(module.run_command(show, check_rc=True)[1])
-    missing = [unit["name"] for unit, found in zip(units, present) if found["LoadState"] == "not-found"]
+    missing = [unit["name"] for unit, found in zip(units, present, strict=True) if found["LoadState"] == "not-found"]
     if missing and not module.check_mode:
         module.fail_json(msg=f"there is no unit {', '.join(missing)} on this VM")
 
     calls = {}
     started = []
-    for unit, found in zip(units, present):
+    for unit, found in zip(units, present, strict=True):
         verb = verb_for(unit, found["ActiveState"] in RUNNING)
         if verb == "start" and found["ActiveState"] == "failed":
             calls.setdefault(("systemctl", "reset-failed"), []).append(unit["name"])
@@ -95,7 +95,7 @@ def main():
             call = ("systemctl", verb) if unit["wait"] else ("systemctl", "--no-block", verb)
             calls.setdefault(call, []).append(unit["name"])
             started.append(unit["name"].removesuffix(".service"))
-    for unit, found in zip(units, present):
+    for unit, found in zip(units, present, strict=True):
         if unit["enabled"] is not None and unit["enabled"] != (found["UnitFileState"] == "enabled"):
             verb = "enable" if unit["enabled"] else "disable"
             calls.setdefault(("systemctl", "--quiet", verb), []).append(unit["name"])

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
 DOCUMENTATION = r"""
 name: orch_tree
 short_description: Files of a directory of the control node, with their contents
@@ -11,12 +17,6 @@ options:
   label: {description: Label of each file., type: str, default: ""}
   skip: {description: Relative paths to leave out., type: list, elements: str, default: []}
 """
-
-import os
-from pathlib import Path
-
-from ansible.errors import AnsibleLookupError
-from ansible.plugins.lookup import LookupBase
 
 SKIPPED = {"__pycache__", ".git"}
 

@@ -63,6 +63,7 @@ def ssh_options(places: Places) -> tuple[str, ...]:
     """
     options = {
         "BatchMode": "yes",
+        "PreferredAuthentications": "publickey",
         "ConnectTimeout": str(_CONNECT_TIMEOUT_S),
         "ServerAliveInterval": "1",
         "ServerAliveCountMax": "2",

@@ -40,7 +40,6 @@ class Register(Duty):
     tag: str
     unit_status: str
     probe_status: str
-    output: str
 
 
 @dataclass(frozen=True, slots=True)

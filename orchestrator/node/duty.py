@@ -143,6 +143,17 @@ class _Case:
         return self.at.unit.state is UnitState.ACTIVE and registration is not None and registration.is_healthy
 
     @property
+    def lock_awaited(self) -> bool:
+        """The lock is about to be taken; what only people read waits until then."""
+        return self.active_here and self.healthy and not self.lock_current
+
+    @property
+    def stopped_on_purpose(self) -> bool:
+        """Down without failing, where it need not run."""
+        down = self.at.unit.state in (UnitState.STOPPED, UnitState.ABSENT)
+        return down and not self.ought_to_run and not self.lock_mine
+
+    @property
     def let_go(self) -> bool:
         """Neither lock nor address is held: the instance may be taken apart."""
         return not self.lock_mine and self.at.address is not AddressState.UP
@@ -209,21 +220,30 @@ def _unit_check(case: _Case) -> Found:
     registration = case.at.registration
     if not case.view.agent_known or registration is None or not registration.unit_status:
         return
-    state, name = case.at.unit.state, case.at.policy.unit
-    output = case.describe
-    told = (registration.unit_status, registration.unit_output)
-    if state is UnitState.ACTIVE and (registration.unit_status == PASSING or case.answers):
-        if told != (PASSING, output):
-            yield do.PushUnit(case.at.service, f"{name} runs and answers.", PASSING, output)
-    elif state in SETTLING and case.since.settling is not None and registration.unit_status != CRITICAL:
+    state, status, name = case.at.unit.state, registration.unit_status, case.at.policy.unit
+    if state is UnitState.ACTIVE and status != PASSING and case.answers:
+        yield do.PushUnit(case.at.service, f"{name} runs and answers.", PASSING, case.describe)
+    elif state in SETTLING and case.since.settling is not None and status != CRITICAL:
         limit = case.since.settling + RESTART_LIMIT_S
         if case.now < limit:
             yield Later(limit)
         else:
             reason = f"systemd has not brought {name} back within {RESTART_LIMIT_S:g} s."
-            yield do.PushUnit(case.at.service, reason, CRITICAL, output)
-    elif (state is UnitState.FAILED or (state in DOWN and case.ought_to_run)) and told != (CRITICAL, output):
-        yield do.PushUnit(case.at.service, f"{output}.", CRITICAL, output)
+            yield do.PushUnit(case.at.service, reason, CRITICAL, case.describe)
+    elif (state is UnitState.FAILED or (state in DOWN and case.ought_to_run)) and status != CRITICAL:
+        yield do.PushUnit(case.at.service, f"{case.describe}.", CRITICAL, case.describe)
+
+
+def _unit_words(case: _Case) -> Found:
+    """Keep the text of the `:unit` check true (another PID, another time), after everything that is in a hurry."""
+    registration = case.at.registration
+    if not case.view.agent_known or registration is None or registration.unit_output == case.describe:
+        return
+    settled = {PASSING: (UnitState.ACTIVE,), CRITICAL: (UnitState.FAILED, UnitState.STOPPED, UnitState.ABSENT)}
+    if case.lock_awaited or case.must_leave or case.stopped_on_purpose:
+        return
+    if case.at.unit.state in settled.get(registration.unit_status, ()):
+        yield do.PushUnit(case.at.service, f"{case.describe}.", registration.unit_status, case.describe)
 
 
 def _address(case: _Case) -> Found:
@@ -306,16 +326,14 @@ def _registration(case: _Case) -> Found:
         return
     if not case.may_run:
         return
-    stopped = case.at.unit.state in (UnitState.STOPPED, UnitState.ABSENT)
-    if stopped and not case.ought_to_run and not case.lock_mine:
+    if case.stopped_on_purpose:
         yield do.Deregister(service, f"{case.describe} on purpose: the service is not active here.")
     elif not registration.is_whole:
         yield from _first_registration(case)
     elif probe_differs(case.at, registration):
         reason = f"The policy has another probe for {service}."
         yield _register(case, registration.unit_status, registration.probe_status, reason)
-    elif not (case.active_here and case.healthy and not case.lock_current):
-        # While the lock is about to be taken the tag waits: traffic first.
+    elif not case.lock_awaited:
         yield from _retag(case, registration)
 
 
@@ -340,7 +358,7 @@ def _first_registration(case: _Case) -> Found:
 
 def _register(case: _Case, unit_status: str, probe_status: str, reason: str) -> do.Register:
     tag = role_tag(case.at, case.view.vm, lock_held=case.lock_current)
-    return do.Register(case.at.service, reason, tag, unit_status, probe_status, case.describe)
+    return do.Register(case.at.service, reason, tag, unit_status, probe_status)
 
 
 def _retag(case: _Case, registration: Registration) -> Found:
@@ -378,4 +396,4 @@ def _probing(case: _Case) -> Found:
         yield Later(due)
 
 
-_RULES = (_unit_check, _address, _lock, _session, _registration, _fence, _probing)
+_RULES = (_unit_check, _address, _lock, _session, _registration, _fence, _probing, _unit_words)

@@ -68,7 +68,7 @@ class Hand:
         if isinstance(duty, do.Register):
             service_id = keys.instance_service_id(at.service)
             self._port.agent_register(agent_service(at, self._vm, duty.tag))
-            self._port.agent_register_pushed(service_id, pushed_spec(at, duty.unit_status, duty.output))
+            self._port.agent_register_pushed(service_id, pushed_spec(at, duty.unit_status))
             self._port.agent_register_probe(service_id, probe_spec(at, duty.probe_status))
         elif isinstance(duty, do.Retag):
             self._port.agent_register(agent_service(at, self._vm, duty.tag))

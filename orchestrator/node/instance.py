@@ -101,14 +101,13 @@ def probe_spec(situation: Situation, status: str) -> ProbeSpec:
     )
 
 
-def pushed_spec(situation: Situation, status: str, output: str) -> PushedSpec:
-    """Return the check that the guard pushes."""
+def pushed_spec(situation: Situation, status: str) -> PushedSpec:
+    """Return the check that the guard pushes; what it says is pushed when the lock is taken: traffic first."""
     return PushedSpec(
         check_id=keys.unit_check_id(situation.service),
         name=f"{situation.service} unit {situation.policy.unit}",
         ttl_s=PUSHED_TTL_S,
         initial_status=status,
-        initial_output=output,
     )
 
 

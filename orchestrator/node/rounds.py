@@ -149,6 +149,8 @@ class Rounds:
         fast = isinstance(duty, do.CreateSession) and tries <= _SESSION_FAST_TRIES
         pause_s = _SESSION_RETRY_S if fast else _RETRY_S[min(tries, len(_RETRY_S)) - 1]
         self._troubles[key] = _Trouble(tries, self._clock() + pause_s)
+        if isinstance(duty, do.CreateSession) and self._clock() >= self._agent_read_at + AGENT_OFTEN_S:
+            self.read_agent_soon()  # perhaps the probe failed meanwhile: then there is nothing to try
         if (not fast and tries in (1, 2, 5, _SESSION_FAST_TRIES + 1)) or tries % 100 == 0:
             log.warning("%s failed %d times: %s (%s)", _verb(duty), tries, error, duty.reason, extra=fields)
 

@@ -230,6 +230,7 @@ class Fleet:
             vms=_frozen(vms),
             services=_frozen({WEB: seen}),
             requests=tuple(sorted(requests, key=lambda k: (k.value.created, k.value.id))),
+            ended_requests=frozenset(k.value.id for k in self._all(Request) if k.value.is_final),
             commands=tuple(sorted(commands, key=lambda k: (k.value.created, k.value.id))),
             paused=Paused(by="op", at=START) if self.paused else None,
         )

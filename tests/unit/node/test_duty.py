@@ -432,6 +432,14 @@ def test_a_unit_is_never_stopped_at_first_sight_nor_with_lock_or_address(local: 
 
 
 @given(views)
+def test_what_leaves_the_catalog_is_not_pushed_passing_afterwards(local: LocalView) -> None:
+    found = duties(local, EMPTY_MEMORY, NOW).duties
+    kinds = [type(duty) for duty in found]
+    if do.Deregister in kinds:
+        assert do.PushUnit not in kinds[kinds.index(do.Deregister) :]
+
+
+@given(views)
 def test_duties_do_not_undo_each_other(local: LocalView) -> None:
     """For each view at most one of each opposite pair."""
     kinds = {type(duty) for duty in duties(local, EMPTY_MEMORY, NOW).duties}

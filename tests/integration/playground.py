@@ -1,0 +1,80 @@
+"""A small ansible folder whose only VM is this machine, and what tests ask of plays."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from pathlib import Path
+
+from orchestrator.execute.environment import Places
+
+# Each play appends its line to `log`; `lock` is a folder that only one play at a time can make.
+PLAYBOOKS = {
+    "quick.yml": """
+        - hosts: "{{ target }}"
+          tasks:
+            - name: note it
+              ansible.builtin.shell: echo "{{ service }} {{ epoch }} {{ failed_instance }}" >> {{ log }}
+            - name: the second task
+              ansible.builtin.command: "true"
+    """,
+    "failing.yml": """
+        - hosts: "{{ target }}"
+          tasks:
+            - name: fail
+              ansible.builtin.fail: {msg: this is why}
+    """,
+    "slow.yml": """
+        - hosts: "{{ target }}"
+          tasks:
+            - name: hold the lock
+              ansible.builtin.shell: |
+                mkdir {{ lock }} || { echo "two at once" >> {{ log }}; exit 9; }
+                trap 'rmdir {{ lock }}' EXIT
+                echo begin >> {{ log }}
+                sleep {{ hold_s }} & wait
+                echo end >> {{ log }}
+              args: {executable: /bin/bash}
+    """,
+}
+
+
+class Playground:
+    """An ansible folder, a state folder, and the log that plays write."""
+
+    def __init__(self, directory: Path, hold_s: float = 60.0) -> None:
+        self.places = Places(directory / "ansible", directory / "state", directory / "ssh" / "id")
+        self.log = directory / "log"
+        self.lock = directory / "lock"
+        self.trace = directory / "trace"
+        folder = self.places.ansible_dir
+        (folder / "playbooks").mkdir(parents=True)
+        (folder / "ansible.cfg").write_text("[defaults]\ninventory = hosts\n")
+        variables = f"ansible_connection=local log={self.log} lock={self.lock} hold_s={hold_s}"
+        (folder / "hosts").write_text(f"messaging-server {variables}\n")
+        for name, text in PLAYBOOKS.items():
+            (folder / "playbooks" / name).write_text(textwrap.dedent(text))
+        self.places.make()
+
+    @property
+    def lines(self) -> list[str]:
+        """What plays have written."""
+        return self.log.read_text().splitlines() if self.log.exists() else []
+
+    @property
+    def starts(self) -> list[str]:
+        """How plays were started: `warm` or `plain` each."""
+        return self.trace.read_text().split() if self.trace.exists() else []
+
+
+def processes_with(word: str) -> list[int]:
+    """Return the processes that have the word in their command line."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if word.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found

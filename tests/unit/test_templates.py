@@ -1,0 +1,251 @@
+"""Every rendered file, rendered for every VM by Ansible's own templating with the reference inventory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
+from ansible.template import Templar
+from ansible.vars.hostvars import HostVars
+from ansible.vars.manager import VariableManager
+
+from orchestrator.domain.policy import Policy
+from orchestrator.settings import LocalSettings
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+ANSIBLE = CHECKOUT / "ansible"
+TEMPLATES = CHECKOUT / "templates"
+VMS = ("frontend-server", "backend-server", "messaging-server", "database-server")
+PASSWORD = "a-password-of-the-test"
+
+Render = Callable[..., str]
+
+
+def trusted(text: str) -> Any:
+    """Return text that Ansible may template; before 2.19 all is."""
+    try:
+        from ansible.template import trust_as_template
+    except ImportError:
+        return text
+    return trust_as_template(text)
+
+
+@pytest.fixture(scope="module")
+def fleet() -> tuple[DataLoader, InventoryManager, VariableManager]:
+    """Return the reference inventory with its group variables."""
+    init_plugin_loader()
+    filter_loader.add_directory(str(ANSIBLE / "filter_plugins"))
+    lookup_loader.add_directory(str(ANSIBLE / "lookup_plugins"))
+    loader = DataLoader()
+    inventory = InventoryManager(loader=loader, sources=[str(ANSIBLE / "inventory" / "hosts")])
+    return loader, inventory, VariableManager(loader=loader, inventory=inventory)
+
+
+@pytest.fixture(scope="module")
+def render(fleet: tuple[DataLoader, InventoryManager, VariableManager]) -> Render:
+    """Return a function that renders one file for one VM as the plays do."""
+    loader, inventory, manager = fleet
+
+    def one(path: Path, vm: str, **extra: object) -> str:
+        variables = manager.get_vars(host=inventory.get_host(vm))
+        variables |= {
+            "playbook_dir": str(ANSIBLE / "playbooks"),
+            "orch_amqp_password": PASSWORD,
+            "orch_erlang_cookie": "COOKIE",
+            "hostvars": HostVars(inventory, manager, loader),
+            **extra,
+        }
+        words = f"lookup('ansible.builtin.template', {str(path)!r}, template_vars={extra!r}) | string"
+        return str(Templar(loader, variables=variables).template(trusted("{{ " + words + " }}")))
+
+    return one
+
+
+def as_json(text: str) -> Any:
+    """Read JSON, also where Ansible before 2.19 has turned it into Python's notation already."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return yaml.safe_load(text)
+
+
+def sources() -> list[Path]:
+    return sorted([*TEMPLATES.rglob("*.j2"), *(CHECKOUT / "consul").rglob("*.j2")])
+
+
+@pytest.mark.parametrize("vm", VMS)
+@pytest.mark.parametrize("source", sources(), ids=lambda path: path.name)
+def test_every_template_renders_on_every_vm_and_leaves_no_jinja_behind(render: Render, source: Path, vm: str) -> None:
+    extra = {"orch_upstream": "backend", "orch_candidate": "", "orch_daemon": "guard"}
+    text = render(source, vm, **extra)
+    assert text.strip()
+    if ".ctmpl" not in source.name:
+        assert "{{" not in text
+        assert "{%" not in text
+    if source.name.endswith(".json.j2"):
+        assert as_json(text)
+
+
+@pytest.mark.parametrize("vm", VMS)
+def test_the_rendered_policy_is_valid_and_names_the_fleet(render: Render, vm: str) -> None:
+    policy = Policy.model_validate(yaml.safe_load(render(TEMPLATES / "orch-config.yml.j2", vm)))
+    assert set(VMS) == set(policy.vms)
+    assert policy.vms["messaging-server"].roles == ("controller", "worker")
+    assert policy.vms["database-server"].roles == ()
+    assert policy.services["backend"].order == ("backend-server", "messaging-server")
+    for service in policy.services.values():
+        assert (ANSIBLE / "playbooks" / service.activate).is_file()
+        assert (ANSIBLE / "playbooks" / service.deactivate).is_file()
+
+
+@pytest.mark.parametrize("vm", VMS)
+def test_the_rendered_local_settings_are_what_the_daemons_read(render: Render, vm: str) -> None:
+    text = render(TEMPLATES / "orch.json.j2", vm)
+    settings = LocalSettings.model_validate(as_json(text))
+    assert vm == settings.vm
+    assert settings.amqp.hosts == ("10.0.0.21", "10.0.8.49", "10.0.10.169")
+    assert PASSWORD not in text
+
+
+def test_the_definitions_hold_the_hash_and_not_the_password(render: Render) -> None:
+    text = render(TEMPLATES / "rabbitmq-definitions.json.j2", "messaging-server")
+    user = as_json(text)["users"][0]
+    stored = base64.b64decode(user["password_hash"])
+    assert hashlib.sha256(stored[:4] + PASSWORD.encode()).digest() == stored[4:]
+    assert PASSWORD not in text
+
+
+def test_all_vms_are_servers_that_find_each_other_on_the_inventory_s_addresses(render: Render) -> None:
+    for vm in VMS:
+        agent = as_json(render(CHECKOUT / "consul" / "agent.json.j2", vm))
+        assert agent["server"] is True
+        assert {"10.0.8.49", "10.0.0.22", "10.0.0.21", "10.0.10.169"} == set(agent["retry_join"])
+        assert agent["bind_addr"] in agent["retry_join"]
+        assert agent["client_addr"] == "127.0.0.1"
+        assert agent["autopilot"] == {"cleanup_dead_servers": True, "min_quorum": 3, "server_stabilization_time": "10s"}
+
+
+def test_a_daemon_is_registered_as_passing_so_that_a_session_survives_the_agent_s_restart(render: Render) -> None:
+    for daemon, port in (("guard", 9703), ("controller", 9701), ("worker", 9702)):
+        text = render(CHECKOUT / "consul" / "services" / "daemon.json.j2", "frontend-server", orch_daemon=daemon)
+        check = as_json(text)["service"]["checks"][0]
+        assert f"orch-{daemon}:alive" == check["id"]
+        assert f"http://127.0.0.1:{port}/health" == check["http"]
+        assert check["status"] == "passing"
+
+
+def test_what_nginx_is_tested_with_differs_in_three_lines_and_a_comment(render: Render) -> None:
+    live, candidate = (
+        render(TEMPLATES / "nginx.conf.j2", "backend-server", orch_candidate=name).splitlines()
+        for name in ("", "backend")
+    )
+    only_live = [line.strip() for line in live if line not in candidate]
+    only_candidate = [line.strip() for line in candidate if line not in live and not line.startswith("#")]
+    assert only_live == [
+        "pid /run/nginx.pid;",
+        "include /etc/nginx/orch/backend-upstream.conf;",
+        "listen 80 default_server;",
+    ]
+    assert only_candidate == [
+        "pid /run/consul-template/test.pid;",
+        "include /run/consul-template/backend-upstream.conf;",
+        "listen unix:/run/consul-template/test.sock default_server;",
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", ["nginx.conf.j2", "upstream.conf.j2", "upstream.conf.ctmpl.j2", "consul-template.hcl.j2"]
+)
+def test_braces_are_balanced(render: Render, path: str) -> None:
+    text = render(TEMPLATES / path, "frontend-server", orch_upstream="backend", orch_candidate="")
+    bare = re.sub(r"#.*|\"[^\"]*\"", "", text)
+    assert bare.count("{") == bare.count("}")
+
+
+def test_the_upstream_before_the_first_assignment_points_home(render: Render) -> None:
+    text = render(TEMPLATES / "upstream.conf.j2", "frontend-server", orch_upstream="backend")
+    assert "server 10.0.0.22:3000;" in text
+
+
+class ApplyUpstream:
+    """The script `apply-upstream` in a directory of its own, with stand-ins for nginx and systemctl."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("run/consul-template", "etc/nginx/orch/test", "bin"):
+            (folder / name).mkdir(parents=True)
+        self.rendered = folder / "run" / "consul-template" / "backend-upstream.conf"
+        self.live = folder / "etc" / "nginx" / "orch" / "backend-upstream.conf"
+        text = (TEMPLATES / "apply-upstream").read_text()
+        for place in ("/run/consul-template", "/run/nginx.pid", "/etc/nginx"):
+            text = text.replace(place, f"{folder}{place}")
+        self.script = folder / "apply-upstream"
+        self.script.write_text(text)
+        self.accepts(True)
+        (folder / "bin" / "systemctl").write_text("#!/bin/sh\necho inactive\n")
+        (folder / "bin" / "systemctl").chmod(0o755)
+
+    def accepts(self, does: bool) -> None:
+        nginx = self.folder / "bin" / "nginx"
+        nginx.write_text(f"#!/bin/sh\necho '[emerg] nonsense' >&2; exit {0 if does else 1}\n")
+        nginx.chmod(0o755)
+
+    def run(self) -> str:
+        done = subprocess.run(
+            ["sh", str(self.script), "backend"],
+            env={**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=20,
+        )
+        assert done.returncode == 0
+        return done.stderr
+
+
+GOOD = "# epoch 2\nupstream backend {\n    server 10.0.0.21:3000;\n}\n"
+LAST = "# epoch 1\nupstream backend {\n    server 10.0.0.22:3000;\n}\n"
+
+
+@pytest.fixture
+def upstream(tmp_path: Path) -> ApplyUpstream:
+    script = ApplyUpstream(tmp_path)
+    script.live.write_text(LAST)
+    return script
+
+
+def test_a_good_upstream_replaces_the_live_one(upstream: ApplyUpstream) -> None:
+    upstream.rendered.write_text(GOOD)
+    assert "endpoints replaced" in upstream.run()
+    assert upstream.live.read_text() == GOOD
+
+
+@pytest.mark.parametrize("text", ["", "# unusable: the key is absent or empty\n"])
+def test_with_nothing_to_render_the_last_good_upstream_stays(upstream: ApplyUpstream, text: str) -> None:
+    upstream.rendered.write_text(text)
+    assert "the last good endpoints stay" in upstream.run()
+    assert upstream.live.read_text() == LAST
+
+
+def test_what_nginx_refuses_is_reported_and_not_taken(upstream: ApplyUpstream) -> None:
+    upstream.accepts(False)
+    upstream.rendered.write_text(GOOD)
+    assert "nginx refuses the new endpoints: [emerg] nonsense" in upstream.run()
+    assert upstream.live.read_text() == LAST
+
+
+def test_an_equal_upstream_is_no_event(upstream: ApplyUpstream) -> None:
+    upstream.accepts(False)
+    upstream.rendered.write_text(LAST)
+    assert upstream.run() == ""
