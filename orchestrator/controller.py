@@ -177,7 +177,12 @@ class Loop:
         election: Election,
         controller: Controller,
         liveness: Liveness,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`wall` and `monotonic` are others in the simulation only."""
+        self._wall = wall
+        self._monotonic = monotonic
         self._settings = settings
         self._port = port
         self._observed = observed
@@ -191,11 +196,17 @@ class Loop:
     def run(self, stop: threading.Event) -> None:
         """Go round until `stop` is set."""
         while not stop.is_set():
-            self._round()
+            self.round()
 
-    def _round(self) -> None:
-        left_s = HEARTBEAT_S if self._wake_at is None else max(0.0, self._wake_at - time.time())
-        snapshot = self._observed.wait(after=self._seen, timeout_s=min(HEARTBEAT_S, left_s))
+    @property
+    def patience_s(self) -> float:
+        """How long the next round waits for news at most."""
+        left_s = HEARTBEAT_S if self._wake_at is None else max(0.0, self._wake_at - self._wall())
+        return min(HEARTBEAT_S, left_s)
+
+    def round(self) -> None:
+        """Wait for news, then go round once."""
+        snapshot = self._observed.wait(after=self._seen, timeout_s=self.patience_s)
         is_news = snapshot.version != self._seen
         self._seen = snapshot.version
         led_before = self._election.leads
@@ -207,10 +218,10 @@ class Loop:
         if session is None or not snapshot.known:
             self._wake_at = None
             return
-        is_due = self._wake_at is not None and time.time() >= self._wake_at
+        now = self._wall()
+        is_due = self._wake_at is not None and now >= self._wake_at
         if is_news or is_due or not led_before:
-            now = time.time()
-            observed_at = now - (time.monotonic() - snapshot.changed_at) if is_news else now
+            observed_at = now - (self._monotonic() - snapshot.changed_at) if is_news else now
             self._wake_at = self._controller.cycle(snapshot, session, now, observed_at).wake_at
         self._tend(snapshot, session)
 
@@ -246,7 +257,7 @@ class Loop:
 
     def _tend(self, snapshot: Snapshot, session: str) -> None:
         """Trim old records and show the role again, about once a minute."""
-        now = time.monotonic()
+        now = self._monotonic()
         if self._tended_at is not None and now - self._tended_at < HOUSEKEEPING_S:
             return
         self._tended_at = now

@@ -29,7 +29,7 @@ from orchestrator.node.situation import ProbeResult, Situation, UnitStatus
 from orchestrator.node.systemd import UnitWatch
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
-from orchestrator.store.port import Port
+from orchestrator.store.port import Port, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,8 @@ STALE_AFTER_S = 15.0
 LONGEST_WAIT_S = 2.0
 FROZEN_S = 1.0
 """A wait that is longer by this means that the VM was frozen: what we knew may be long over."""
-# A follower's copy says within this time that it lost its leader; the leader's own answer may hang for long.
+PULSE_S = 0.5
+"""A blocking query on an agent that was cut off would not tell; its own question whether there is a leader does."""
 _STALE_WAIT_S = 5.0
 _LEADER_WAIT_S = 60.0
 _CALL_TIMEOUT_S = 2.0
@@ -133,6 +134,13 @@ class Guard:
         def sessions(port: Port, index: int, wait_s: float) -> tuple[int, Any]:
             return port.session_list(self._settings.vm, index=index, wait_s=wait_s)
 
+        def pulse(port: Port, index: int, _: float) -> tuple[int, Any]:
+            if index:
+                time.sleep(PULSE_S)
+            if not port.leader_known():
+                raise Unknown("the local Consul agent knows no leader")
+            return 1, True
+
         def copy() -> Port:
             return self._open_port(stale=True)
 
@@ -142,6 +150,7 @@ class Guard:
         return (
             Feed("services", copy, services, self._events.put, wait_s=_STALE_WAIT_S),
             Feed("sessions", copy, sessions, self._events.put, wait_s=_STALE_WAIT_S),
+            Feed("pulse", copy, pulse, self._events.put, wait_s=0.0),
             Feed("config", copy, config, self._events.put, wait_s=_LEADER_WAIT_S),
             Feed("services-from-leader", leader, services, self._events.put, wait_s=_LEADER_WAIT_S),
         )
@@ -184,9 +193,7 @@ class Guard:
         known = self._knowledge
         if reading.problem:
             if reading.name in FEEDS_OF_FRESHNESS:
-                if not known.troubled:
-                    log.warning("Consul cannot be read, so everything stays as it is: %s", reading.problem)
-                known.troubled[reading.name] = reading.problem
+                known.lose(reading.name, reading.problem)
             return
         value: Any = reading.value
         if known.troubled.pop(reading.name, None) is not None:
@@ -196,7 +203,7 @@ class Guard:
                 self._follow_policy()
         elif reading.name == "sessions":
             known.sessions.offer(reading.index, value, restarted=reading.restarted)
-        else:
+        elif reading.name != "pulse":
             known.kv.offer(reading.index, value, restarted=reading.restarted)
 
     def _follow_policy(self) -> None:

@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 IDLE_ROUND_S = 1.0
 BUSY_ROUND_S = 0.5
 STALE_AFTER_S = 10.0
-FINISH_WITHIN_S = 5.0
-RELEASE_WITHIN_S = 3.0
+# Together less than TimeoutStopSec of the systemd unit (10 s).
+FINISH_WITHIN_S = 4.0
+RELEASE_WITHIN_S = 2.0
 # One call that hangs (the Raft leader's VM was cut off) must cost less than the lease of a running play.
 CALL_TIMEOUT_S = 1.0
 SESSIONS = "sessions"
@@ -48,7 +49,7 @@ class _Daemon:
         self.watch_stop = threading.Event()
         self.observed = start_watching(
             lambda stale: self.make_port(stale_reads=stale),
-            worker_sources(settings.vm, self.watch_stop),
+            worker_sources(self.watch_stop),
             self.watch_stop,
         )
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -116,9 +117,11 @@ class _Daemon:
             log.warning("The session could not be ended: %s", problem)
 
 
-def worker_sources(vm: str, stop: threading.Event) -> tuple[Source, ...]:
+def worker_sources(stop: threading.Event) -> tuple[Source, ...]:
     """Return what a worker watches."""
-    sessions = Source(SESSIONS, lambda port, index, wait_s: port.session_list(vm, index=index, wait_s=wait_s))
+    sessions = Source(
+        SESSIONS, lambda port, index, wait_s: port.session_list(port.node_name(), index=index, wait_s=wait_s)
+    )
     return (
         prefix_source(keys.COMMANDS),
         prefix_source(keys.SERVICES),

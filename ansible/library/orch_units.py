@@ -98,7 +98,8 @@ def main():
     for unit, found in zip(units, present, strict=True):
         if unit["enabled"] is not None and unit["enabled"] != (found["UnitFileState"] == "enabled"):
             verb = "enable" if unit["enabled"] else "disable"
-            calls.setdefault(("systemctl", "--quiet", verb), []).append(unit["name"])
+            # Links for the next boot: nothing to reload now.
+            calls.setdefault(("systemctl", "--quiet", "--no-reload", verb), []).append(unit["name"])
     if not module.check_mode:
         for call, these in calls.items():
             module.run_command([*call, *these], check_rc=True)

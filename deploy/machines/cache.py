@@ -103,6 +103,16 @@ def mounts_in_use() -> str:
     return Path("/proc/self/mountinfo").read_text()
 
 
+# How many entries of each kind stay. Environments are not among them: they belong to other checkouts as well.
+KEPT = {"state": 3, "image": 3, "base": 2, "control": 2, "wheel": 5, "tools": 2}
+
+
+def tidy() -> None:
+    """Remove what is old and not in use."""
+    for kind, count in KEPT.items():
+        keep_newest(kind, count)
+
+
 def keep_newest(kind: str, count: int) -> None:
     """Remove all but the newest entries of a kind, and never one that a running lab has mounted."""
     folder = cache_dir() / kind

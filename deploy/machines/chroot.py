@@ -55,8 +55,20 @@ class Job:
 
 
 def isolated(argv: Sequence[str | Path]) -> list[str]:
-    """Prefix a command so that its mounts and its processes end with it."""
-    prefix = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child=SIGKILL", "--"]
+    """Prefix a command so that its mounts and its processes end with it, and it with the caller."""
+    prefix = [
+        "setpriv",
+        "--pdeathsig",
+        "KILL",
+        "unshare",
+        "--mount",
+        "--propagation",
+        "private",
+        "--pid",
+        "--fork",
+        "--kill-child=SIGKILL",
+        "--",
+    ]
     return [*prefix, *(str(word) for word in argv)]
 
 

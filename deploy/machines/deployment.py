@@ -14,16 +14,16 @@ from pathlib import Path
 
 from deploy.machines import cache
 from deploy.machines.fleet import Fleet
+from deploy.machines.image import build_id
 from deploy.machines.places import CHECKOUT, LabPlaces
 from deploy.machines.playbook import PLAYBOOKS, run_playbook
 from deploy.machines.tools import Tools, wheel
 
 Say = Callable[[str], None]
 
-STATE_VERSION = "state 2"
+STATE_VERSION = "state 3"
 SOURCES = ("ansible", "consul", "templates", "orchestrator", "deploy/sample-app", "deploy/systemd", "setup.cfg")
 SITE = "site.yml"
-KEPT_STATES = 3
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,6 @@ class SavedState:
         if self.exists():
             shutil.rmtree(self.folder)
         cache.cached("state", self.key, build)
-        cache.keep_newest("state", KEPT_STATES)
-        cache.keep_newest("image", KEPT_STATES)
 
     def restore_secrets(self, target: Path) -> None:
         """Give the lab the secrets with which this state was deployed, for a later run of a playbook."""
@@ -74,7 +72,7 @@ class SavedState:
 
 def saved_state(fleet: Fleet, tools: Tools, layers: Sequence[Path]) -> SavedState:
     """Return the kept state's place for the checkout as it is now."""
-    texts = [STATE_VERSION, *(f"{layer.parent.name}/{layer.name}" for layer in layers)]
+    texts = [STATE_VERSION, *(build_id(layer) for layer in layers)]
     texts += [f"{path.name} {path.stat().st_size}" for path in (tools.consul, tools.consul_template)]
     texts += [f"{vm.name} {vm.address}" for vm in fleet.vms]
     paths = [CHECKOUT / source for source in SOURCES if (CHECKOUT / source).exists()]
@@ -91,6 +89,8 @@ def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
         "consul_binary": str(tools.consul),
         "consul_template_binary": str(tools.consul_template),
         "orch_wheel": str(wheel(say)),
+        # /proc/loadavg in a container is the host's: four VMs on two cores would all call themselves overloaded.
+        "orch_load": {"warning": LAB_LOAD_WARNING},
     }
     say(f"deploying with ansible/playbooks/{SITE}")
     if sys.stderr.isatty():

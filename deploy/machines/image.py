@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -56,7 +57,7 @@ CHROOT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Where inside the chroot the host's things appear while it is worked on.
 BAKE = "/run/bake"
 SOURCES_INSIDE = f"{BAKE}/checkout"
-BASE_VERSION = "base 5"
+BASE_VERSION = "base 6"
 BAKE_VERSION = "bake 4"
 
 HOST_KEYS_UNIT = """\
@@ -86,7 +87,15 @@ MASKED_UNITS = (
     "systemd-resolved.service",
 )
 
+# Says which build of a layer this is: what lies on top of it belongs to that build and to no later one.
+BUILD_ID = "etc/lab-image-id"
+
 Say = Callable[[str], None]
+
+
+def build_id(layer: Path) -> str:
+    """Return which build of a layer this is."""
+    return (layer / BUILD_ID).read_text()
 
 
 def logs() -> Path:
@@ -173,6 +182,7 @@ def _make_a_cloud_image(root: Path) -> None:
     """Remove what must be unique per machine, and set what an image has set."""
     for key in (root / "etc" / "ssh").glob("ssh_host_*"):
         key.unlink()
+    (root / BUILD_ID).write_text(secrets.token_hex(8))
     (root / "etc" / "machine-id").write_text("")
     (root / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n")
     (root / "etc" / "resolv.conf").write_text("")
@@ -198,7 +208,7 @@ def control(lower: Path, say: Say) -> Path:
     """
     import pip
 
-    key = key_of(texts=[BAKE_VERSION, lower.name], relative_to=CHECKOUT)
+    key = key_of(texts=[BAKE_VERSION, build_id(lower)], relative_to=CHECKOUT)
 
     def build(folder: Path) -> None:
         say("fetching ansible-core for the bake")
@@ -257,8 +267,9 @@ def role_names(document: object) -> Iterator[str]:
 
 def bake_key(lower: Path, tools: Tools) -> str:
     """Return the key of the baked layer: the play, its roles, group variables, inventory, dependencies, tools."""
+    below = build_id(lower)
     if not PRE_INSTALL.is_file():
-        return key_of(texts=[BAKE_VERSION, lower.name, *FALLBACK_PACKAGES], relative_to=CHECKOUT)
+        return key_of(texts=[BAKE_VERSION, below, *FALLBACK_PACKAGES], relative_to=CHECKOUT)
     paths = [PRE_INSTALL, *roles_used(PRE_INSTALL)]
     words = words_in(paths)
     for folder in ("library", "filter_plugins", "lookup_plugins"):
@@ -266,7 +277,7 @@ def bake_key(lower: Path, tools: Tools) -> str:
         paths += [plugin for plugin in plugins if plugin.stem in words]
     dependencies = dependency_section((CHECKOUT / "setup.cfg").read_text())
     program = [f"{path.name} {path.stat().st_size}" for path in (tools.consul, tools.consul_template)]
-    texts = [BAKE_VERSION, lower.name, dependencies, *program, *variables_used(words)]
+    texts = [BAKE_VERSION, below, dependencies, *program, *variables_used(words)]
     return key_of(texts=texts, paths=paths, relative_to=CHECKOUT)
 
 
@@ -314,7 +325,7 @@ def baked(fleet: Fleet, tools: Tools, say: Say) -> list[Path]:
         for path in (upper, work, root):
             path.mkdir(mode=0o755)
         if PRE_INSTALL.is_file():
-            say("baking the image with ansible/playbooks/pre_install_services.yml (about 4 minutes)")
+            say("baking the image with ansible/playbooks/pre_install_services.yml (1 to 4 minutes)")
             argv, binds = _bake_by_play(fleet, tools, control(lower, say))
         else:
             say("baking the image with a fixed list of packages: there is no pre_install_services.yml")
@@ -353,6 +364,7 @@ def _bake_by_play(fleet: Fleet, tools: Tools, ansible: Path) -> tuple[tuple[str,
 
 def _undo_what_was_for_the_bake(layer: Path) -> None:
     """Remove the bake's traces, so that every VM makes its own keys and names and starts its own services."""
+    (layer / BUILD_ID).write_text(secrets.token_hex(8))
     for key in (layer / "etc" / "ssh").glob("ssh_host_*"):
         key.unlink()
     for name in ("etc/machine-id", "etc/resolv.conf", "etc/hostname"):

@@ -20,7 +20,7 @@ from typing import Any
 
 from deploy.machines import deployment, faults, health, image, ui_relay
 from deploy.machines.access import make_operator_key, pin_host_keys, ssh_options
-from deploy.machines.cache import held_lock
+from deploy.machines.cache import held_lock, tidy
 from deploy.machines.cgroups import VmCgroup, hierarchies
 from deploy.machines.fleet import Fleet, Vm, read_fleet
 from deploy.machines.network import Network, in_namespace, namespace_path
@@ -145,6 +145,7 @@ class Lab:
             self._wait_for_fleet()
         state.phase = "up"
         state.save(self.places.state_file)
+        tidy()
 
     def _wait_for_fleet(self) -> None:
         health.wait_for_fleet(self.machines(), self.fleet.members("controllers"), self.say)

@@ -14,12 +14,15 @@ from orchestrator.domain.records import Command
 from orchestrator.execute.choice import Mine, Stop
 from orchestrator.execute.claim import finish_command, note_progress, release_command
 from orchestrator.execute.play import Ended, Order, PlayEnded, PlayEvent, Plays, TaskStarted
+from orchestrator.execute.playbook_client import SERVER_LOST
 from orchestrator.execute.results import PROGRESS_EVERY_S, Progress, result_of
 from orchestrator.store.port import Port, Refused, Unknown
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+# Exit statuses of a play that was killed from outside, as a shell says them.
+KILLED, TERMINATED = 128 + 9, 128 + 15
 
 
 @dataclass(slots=True)
@@ -47,6 +50,13 @@ def order_of(command: Command, timeout_s: float) -> Order:
         "command_id": command.id,
     }
     return Order(command.id, command.attempt, command.playbook, variables, timeout_s)
+
+
+def is_interrupted(ended: PlayEnded, *, released: bool) -> bool:
+    """Say whether the play was cut short by what happened to this worker, so that it says nothing of the command."""
+    if ended.how is Ended.CANCELLED:
+        return released
+    return ended.how is Ended.EXITED and ended.rc in (SERVER_LOST, KILLED, TERMINATED)
 
 
 class Desk:
@@ -146,7 +156,7 @@ class Desk:
     def _write_result(self, each: _InHand, ended: PlayEnded) -> None:
         command = each.command
         extra = {"service": command.service, "epoch": command.epoch}
-        if each.released and ended.how is Ended.CANCELLED:
+        if each.stop is None and is_interrupted(ended, released=each.released):
             release_command(self._port, command.id, each.session)
             log.info("Command %s is left to another worker.", command.id, extra=extra)
             return

@@ -28,6 +28,7 @@ from ansible_runner.config.runner import RunnerConfig
 
 from orchestrator.execute import playbook_client
 from orchestrator.execute.environment import Places, play_environment, runner_environment
+from orchestrator.execute.processes import kill_below_mentioning
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +102,19 @@ class _Running:
     order: Order
     post: Callable[[PlayEvent], None]
     deadline: float
+    folder: Path
     cancelled: threading.Event = field(default_factory=threading.Event)
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     timed_out: bool = False
 
     def must_end(self) -> bool:
-        """Say to ansible-runner whether to kill the play."""
+        """Say to ansible-runner whether to kill the play; and kill what it would miss."""
         if time.monotonic() >= self.deadline:
             self.timed_out = True
-        return self.timed_out or self.cancelled.is_set()
+        must_end = self.timed_out or self.cancelled.is_set()
+        if must_end:
+            kill_below_mentioning(str(self.folder))
+        return must_end
 
     def take_event(self, event: dict[str, Any]) -> bool:
         """Take one of ansible-runner's events. Never raises (that would orphan the play); never waits.
@@ -147,7 +152,8 @@ class AnsiblePlays:
 
     def start(self, order: Order) -> None:
         """Start the play in a thread of its own."""
-        running = _Running(order, self._post, time.monotonic() + order.timeout_s)
+        folder = self._places.artefacts / order.command_id
+        running = _Running(order, self._post, time.monotonic() + order.timeout_s, folder)
         with self._lock:
             self._running[order.command_id] = running
         threading.Thread(

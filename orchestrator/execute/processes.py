@@ -64,3 +64,11 @@ def kill_tree(root: int) -> None:
         fresh = descendants(root) - stopped
     for pid in stopped:
         send_signal(pid, signal.SIGKILL)
+
+
+def kill_below_mentioning(word: str) -> None:
+    """Kill every process below this one, with its own tree, that has the word in its command line."""
+    for pid in descendants(os.getpid()):
+        with suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as command:
+            if os.fsencode(word) in command.read():
+                kill_tree(pid)

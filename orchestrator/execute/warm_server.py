@@ -25,7 +25,7 @@ import traceback
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from orchestrator.execute.processes import die_with_parent, kill_tree
 
@@ -37,18 +37,21 @@ READY = b"ready\n"
 PER_PLAY_VARIABLES = frozenset({"ANSIBLE_CACHE_PLUGIN_CONNECTION"})
 # Not "vars": Ansible takes a filled table of these for one that it has made ready itself, and would then read no
 # group_vars and no host_vars (ansible.vars.plugins, get_vars_from_path).
-_PLUGIN_KINDS = (
-    "connection",
-    "shell",
-    "become",
-    "cache",
-    "inventory",
-    "action",
-    "strategy",
-    "filter",
-    "test",
-    "lookup",
-)
+# Loaded ahead, by kind; () is all of them. Whatever else a play uses it loads itself, some milliseconds each.
+_PLUGINS: dict[str, tuple[str, ...]] = {
+    "connection": ("ssh", "local"),
+    "shell": ("sh",),
+    "become": ("sudo",),
+    # Not ansible-runner's own: it reads the play's environment when it is imported.
+    "callback": ("default",),
+    "cache": ("memory",),
+    "vars": (),
+    "inventory": (),
+    "action": ("normal", "command", "shell", "copy", "template", "debug", "fail", "assert", "set_fact"),
+    "strategy": ("linear",),
+    "filter": (),
+    "test": (),
+}
 _NOT_CLASSES = frozenset({"filter", "test"})
 
 
@@ -130,14 +133,18 @@ def load_ansible() -> None:
     with suppress(Exception):
         loaders.init_plugin_loader()
         importlib.import_module("ansible_collections.ansible.builtin")
-    with suppress(Exception):
-        # Not ansible-runner's own callback: it reads the play's environment when it is imported.
-        loaders.callback_loader.get("default", class_only=True)
-    for kind in _PLUGIN_KINDS:
+    for kind, names in _PLUGINS.items():
         with suppress(Exception):
-            loader = getattr(loaders, f"{kind}_loader")
-            for _ in loader.all() if kind in _NOT_CLASSES else loader.all(class_only=True):
-                pass
+            load_plugins(getattr(loaders, f"{kind}_loader"), kind, names)
+
+
+def load_plugins(loader: Any, kind: str, names: tuple[str, ...]) -> None:
+    """Have the loader read the plugins and their documentation, in which their options stand."""
+    for name in names:
+        loader.get(name, class_only=True)
+    if not names:
+        for _ in loader.all() if kind in _NOT_CLASSES else loader.all(class_only=True):
+            pass
 
 
 def renew_locks() -> None:
@@ -207,6 +214,9 @@ class Server:
     def serve(self) -> None:
         """Serve until the lifeline ends; then kill every play."""
         signal.signal(signal.SIGCHLD, lambda *_: None)
+        # Only the lifeline ends the server: a worker that is told to stop lets its plays finish first.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(self.ended_w)
         self.selector.register(self.listener, selectors.EVENT_READ, self.accept_client)
         self.selector.register(self.lifeline, selectors.EVENT_READ, None)
@@ -327,8 +337,9 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     server = Server(listen(path), 0, stamp_path)
-    os.write(1, READY)
     try:
+        with suppress(BrokenPipeError):
+            os.write(1, READY)
         server.serve()
     finally:
         with suppress(OSError):

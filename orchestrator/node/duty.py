@@ -143,9 +143,9 @@ class _Case:
         return self.at.unit.state is UnitState.ACTIVE and registration is not None and registration.is_healthy
 
     @property
-    def lock_awaited(self) -> bool:
-        """The lock is about to be taken; what only people read waits until then."""
-        return self.active_here and self.healthy and not self.lock_current
+    def lock_moves(self) -> bool:
+        """The lock is about to be taken or released; what only people read waits until then."""
+        return self.lock_mine if not self.active_here else self.healthy and not self.lock_current
 
     @property
     def stopped_on_purpose(self) -> bool:
@@ -240,7 +240,7 @@ def _unit_words(case: _Case) -> Found:
     if not case.view.agent_known or registration is None or registration.unit_output == case.describe:
         return
     settled = {PASSING: (UnitState.ACTIVE,), CRITICAL: (UnitState.FAILED, UnitState.STOPPED, UnitState.ABSENT)}
-    if case.lock_awaited or case.must_leave or case.stopped_on_purpose:
+    if case.lock_moves or case.must_leave or case.stopped_on_purpose:
         return
     if case.at.unit.state in settled.get(registration.unit_status, ()):
         yield do.PushUnit(case.at.service, f"{case.describe}.", registration.unit_status, case.describe)
@@ -330,10 +330,13 @@ def _registration(case: _Case) -> Found:
         yield do.Deregister(service, f"{case.describe} on purpose: the service is not active here.")
     elif not registration.is_whole:
         yield from _first_registration(case)
+    elif case.at.unsynced:
+        reason = f"The catalog does not know {service} here, although the agent does: it is handed in again."
+        yield _register(case, registration.unit_status, registration.probe_status, reason)
     elif probe_differs(case.at, registration):
         reason = f"The policy has another probe for {service}."
         yield _register(case, registration.unit_status, registration.probe_status, reason)
-    elif not case.lock_awaited:
+    elif not case.lock_moves:
         yield from _retag(case, registration)
 
 

@@ -13,7 +13,7 @@ from orchestrator.domain.records import LockValue
 from orchestrator.node import duties as do
 from orchestrator.node import systemd
 from orchestrator.node.address import AddressTrouble, Door
-from orchestrator.node.instance import agent_service, probe_spec, pushed_spec, session_name
+from orchestrator.node.instance import agent_service, lock_view, probe_spec, pushed_spec, session_name
 from orchestrator.node.situation import Situation
 from orchestrator.store.port import CheckIndex, LockPut, Port, Refused, TxnOutcome, Unknown
 
@@ -46,6 +46,7 @@ class Hand:
         if isinstance(duty, do.Deregister):
             self._port.agent_deregister(keys.instance_service_id(duty.service))
         elif isinstance(duty, do.TakeAddress):
+            self._confirm_lock(duty.service)
             doors[duty.service].take()
         elif isinstance(duty, do.HandOverAddress):
             doors[duty.service].hand_over()
@@ -93,6 +94,13 @@ class Hand:
         )
         if outcome is TxnOutcome.LOST:
             raise NotDone("the assignment changed, or another session holds the lock")
+
+    def _confirm_lock(self, service: str) -> None:
+        """An address is taken on the Raft leader's word only: the copy of an agent that was away may be old."""
+        _, pair = self._port.kv_get(keys.lock(service))
+        held = lock_view(pair) if pair else None
+        if held is None or held.holder != self._vm:
+            raise NotDone("the role lock is not ours")
 
     def _stop(self, duty: do.StopUnit, at: Situation) -> None:
         """Stop only on what Consul says now, not on a view from before it could not be reached."""

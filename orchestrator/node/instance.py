@@ -1,4 +1,4 @@
-"""PURE: how an instance is written into the local Consul agent, and what its `:unit` check says.
+"""PURE: how an instance is written into Consul and read from it, and what its `:unit` check says.
 
 In: a `Situation`. Out: values of `store.port` and sentences for people. No I/O, no clock.
 """
@@ -9,8 +9,10 @@ from datetime import datetime, timezone
 
 from orchestrator.domain import keys
 from orchestrator.domain.policy import ServicePolicy
+from orchestrator.domain.records import LockValue
+from orchestrator.domain.view import LockView
 from orchestrator.node.situation import Registration, Situation, UnitState, UnitStatus
-from orchestrator.store.port import AgentService, ProbeSpec, PushedSpec
+from orchestrator.store.port import AgentService, KvPair, ProbeSpec, PushedSpec
 
 KEPT_BY = "orch-guard"
 """Value of the meta key `kept_by`: the guard touches no registration without it."""
@@ -131,3 +133,12 @@ def describe_unit(unit: str, status: UnitStatus) -> str:
     if status.result and status.result != "success":
         words.append(f", result: {status.result}")
     return "".join(words)
+
+
+def lock_view(pair: KvPair) -> LockView:
+    """Return the lock; a value that cannot be read is None, the session that holds it still counts."""
+    try:
+        value = LockValue.from_json(pair.value)
+    except ValueError:
+        value = None
+    return LockView(value, pair.session, pair.modify_index)

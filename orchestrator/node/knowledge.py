@@ -14,10 +14,9 @@ from pathlib import Path
 
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Assignment, LockValue
-from orchestrator.domain.view import LockView
+from orchestrator.domain.records import Assignment
 from orchestrator.node.feed import Newest
-from orchestrator.node.instance import KEPT_BY, session_name
+from orchestrator.node.instance import KEPT_BY, lock_view, session_name
 from orchestrator.node.situation import (
     AddressState,
     LocalView,
@@ -33,8 +32,11 @@ log = logging.getLogger(__name__)
 
 POLICY_FILE = "policy.json"
 ASSIGNMENTS_FILE = "guard-assignments.json"
-FEEDS_OF_FRESHNESS = ("services", "sessions")
-"""The blocking queries that must have succeeded last for KV to count as known."""
+FEEDS_OF_FRESHNESS = ("services", "sessions", "pulse")
+"""The questions to the agent that must have been answered last for KV to count as known."""
+DOUBT = "doubt"
+"""What is left when the agent answers again: a server that was cut off or frozen answers from an old copy, so that
+only an answer of the Raft leader's own counts."""
 _NOT_ASKED = UnitStatus(UnitState.UNKNOWN)
 
 
@@ -60,15 +62,6 @@ def registrations(services: Iterable[AgentService], checks: Iterable[AgentCheck]
     return found
 
 
-def lock_view(pair: KvPair) -> LockView:
-    """Return the lock; a value that cannot be read is None, the session that holds it still counts."""
-    try:
-        value = LockValue.from_json(pair.value)
-    except ValueError:
-        value = None
-    return LockView(value, pair.session, pair.modify_index)
-
-
 class Knowledge:
     """The newest of everything. Used by the loop's thread only."""
 
@@ -76,13 +69,14 @@ class Knowledge:
         self.vm = vm
         self.kv: Newest[tuple[KvPair, ...]] = Newest()
         self.sessions: Newest[tuple[Session, ...]] = Newest()
-        self.troubled: dict[str, str] = dict.fromkeys(FEEDS_OF_FRESHNESS, "not read yet")
+        self.troubled: dict[str, str] = dict.fromkeys((*FEEDS_OF_FRESHNESS, DOUBT), "not read yet")
         """Feed -> what is the matter with it; empty while KV and sessions are fresh."""
         self.units: dict[str, UnitStatus] = {}
         self.probes: dict[str, ProbeResult] = {}
         self.registered: dict[str, Registration] | None = None
         self.addresses: dict[str, AddressState] = {}
         self.contested: set[str] = set()
+        self.unsynced: set[str] = set()
         self._state_dir = state_dir
         self.policy = self._kept_policy()
         self._assignments = self._kept_assignments()
@@ -112,6 +106,12 @@ class Knowledge:
             for name, service in self.policy.services.items():
                 if service.unit == unit:
                     self.probes.pop(name, None)
+
+    def lose(self, feed: str, why: str) -> None:
+        """Take note that the agent did not answer, or that what it answered may be old."""
+        if not self.troubled:
+            log.warning("Consul cannot be read, so everything stays as it is: %s", why)
+        self.troubled[feed] = self.troubled[DOUBT] = why
 
     def view(self) -> LocalView:
         """Put it all together."""
@@ -153,6 +153,7 @@ class Knowledge:
                     registration=registered.get(name),
                     address=self.addresses.get(name, AddressState.NONE),
                     contested=name in self.contested,
+                    unsynced=name in self.unsynced,
                 )
             )
         return tuple(found)

@@ -15,7 +15,7 @@ from orchestrator.node import duties as do
 from orchestrator.node.address import Door
 from orchestrator.node.duty import EMPTY_MEMORY, Memory, Plan, duties
 from orchestrator.node.hand import TROUBLES, Hand
-from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge, registrations
+from orchestrator.node.knowledge import DOUBT, Knowledge, registrations
 from orchestrator.node.situation import AddressState, LocalView, ProbeResult, Situation
 from orchestrator.store.port import Port, Refused, Unknown
 
@@ -30,9 +30,13 @@ AGENT_OFTEN_S = 0.3
 ADDRESSES_EVERY_S = 5.0
 CONTEST_EVERY_S = 0.5
 """While Consul cannot say who may hold an address that is up here, the network is asked this often."""
+LEADER_EVERY_S = 0.5
 # A check that was just registered is in the catalog some 10 ms later; until then a session on it is refused.
 _SESSION_RETRY_S = 0.02
 _SESSION_FAST_TRIES = 50
+# By then the agent has handed a new check in. If it has not, it takes the catalog for complete although its VM was
+# struck off meanwhile (a dead server is), and would notice only with its next full comparison, up to a minute later.
+_UNSYNCED_AFTER_TRIES = 15
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -61,6 +65,7 @@ class Rounds:
         self._agent_read_at = float("-inf")
         self._addresses_read_at = float("-inf")
         self._contest_asked_at = float("-inf")
+        self._leader_asked_at = float("-inf")
         self._watch_agent = False
 
     def run(self, more_events: Callable[[], None] = lambda: None) -> float:
@@ -91,21 +96,13 @@ class Rounds:
             self.knowledge.probes[service] = result
 
     def doubt(self, why: str) -> None:
-        """Take nothing in KV for known any more until it was read again.
+        """Take nothing in KV for known any more until the Raft leader has said it again.
 
-        A Raft leader that was frozen may still answer as one for some 100 ms: the network is asked, too.
+        One that was frozen itself may still answer as the leader for some 100 ms: the network is asked, too.
         """
-        for name in FEEDS_OF_FRESHNESS:
-            self.knowledge.troubled.setdefault(name, why)
+        self.knowledge.lose(DOUBT, why)
+        self._leader_asked_at = float("-inf")
         self._ask_who_has_the_address()
-        try:
-            self._read(do.Medium.SESSIONS)
-            self._read(do.Medium.KV)
-        except (Unknown, Refused) as error:
-            log.warning("could not read anew after a doubt: %s", error)
-        else:
-            if not self.knowledge.contested:
-                self.knowledge.troubled.clear()
 
     def read_agent_soon(self) -> None:
         """Read the agent in the next run, because it may have been restarted."""
@@ -138,6 +135,8 @@ class Rounds:
             self._troubles[key] = _Trouble(0, self._clock() + _RETRY_S[-1])
         else:
             self._troubles.pop(key, None)
+        if isinstance(duty, do.Register):
+            self.knowledge.unsynced.discard(duty.service)
         if not isinstance(duty, do.ProbeNow):
             log.info("%s: %s", _verb(duty), duty.reason, extra=fields)
         return True
@@ -151,6 +150,8 @@ class Rounds:
         self._troubles[key] = _Trouble(tries, self._clock() + pause_s)
         if isinstance(duty, do.CreateSession) and self._clock() >= self._agent_read_at + AGENT_OFTEN_S:
             self.read_agent_soon()  # perhaps the probe failed meanwhile: then there is nothing to try
+        if isinstance(duty, do.CreateSession) and tries % _SESSION_FAST_TRIES == _UNSYNCED_AFTER_TRIES:
+            self.knowledge.unsynced.add(duty.service)
         if (not fast and tries in (1, 2, 5, _SESSION_FAST_TRIES + 1)) or tries % 100 == 0:
             log.warning("%s failed %d times: %s (%s)", _verb(duty), tries, error, duty.reason, extra=fields)
 
@@ -161,6 +162,8 @@ class Rounds:
             times.append(self._addresses_read_at + ADDRESSES_EVERY_S)
         if self.knowledge.troubled and self._up():
             times.append(self._contest_asked_at + CONTEST_EVERY_S)
+        if set(self.knowledge.troubled) == {DOUBT}:
+            times.append(self._leader_asked_at + LEADER_EVERY_S)
         if plan.wake_at is not None:
             times.append(plan.wake_at)
         return min(times)
@@ -184,6 +187,20 @@ class Rounds:
             self.knowledge.contested = set()
         elif now >= self._contest_asked_at + CONTEST_EVERY_S - 0.01:
             self._ask_who_has_the_address()
+        if set(self.knowledge.troubled) == {DOUBT} and now >= self._leader_asked_at + LEADER_EVERY_S - 0.01:
+            self._ask_the_leader()
+
+    def _ask_the_leader(self) -> None:
+        """End the doubt if the leader answers and nobody else has our address."""
+        self._leader_asked_at = self._clock()
+        try:
+            self._read(do.Medium.SESSIONS)
+            self._read(do.Medium.KV)
+        except (Unknown, Refused) as error:
+            log.warning("the Raft leader does not answer yet: %s", error)
+            return
+        if not self.knowledge.contested:
+            self.knowledge.troubled.clear()
 
     def _ask_who_has_the_address(self) -> None:
         self._contest_asked_at = self._clock()

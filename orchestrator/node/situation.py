@@ -120,6 +120,8 @@ class Situation:
     address: AddressState = AddressState.NONE
     contested: bool = False
     """Another VM answers for the address; asked only while Consul cannot say who may hold it."""
+    unsynced: bool = False
+    """The agent has the instance registered and the catalog does not know it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,10 @@ class FakeConsul:
         """Read a prefix past every fault."""
         return self._list(prefix)[1]
 
+    def peek_agent_checks(self, node: str) -> tuple[str, ...]:
+        """Read which checks the node's agent has, past every fault."""
+        return tuple(self._agents[node].checks)
+
     # -- changes ----------------------------------------------------------------------------------------------------
 
     def _changed(self, what: str, name: str) -> int:

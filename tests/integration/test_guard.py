@@ -204,10 +204,9 @@ def test_a_unit_that_starts_is_registered_and_locked(fleet: Fleet) -> None:
     took_s = eventually(lambda: fleet.lock_epoch() == 1)
     print(f"unit active -> lock held: {took_s * 1000:.0f} ms")
     eventually(lambda: fleet.tags() == ("active",))
-    checks = fleet.checks()
-    assert {check.status for check in checks.values()} == {"passing"}
-    assert "node-app is active (running) since" in checks[keys.unit_check_id("backend")].output
-    assert "PID 123" in checks[keys.unit_check_id("backend")].output
+    assert {check.status for check in fleet.checks().values()} == {"passing"}
+    eventually(lambda: "PID 123" in fleet.checks()[keys.unit_check_id("backend")].output)
+    assert "node-app is active (running) since" in fleet.checks()[keys.unit_check_id("backend")].output
 
 
 def test_a_failed_unit_frees_the_lock_at_once(fleet: Fleet) -> None:
@@ -226,6 +225,7 @@ def test_a_restart_by_systemd_is_no_failure(fleet: Fleet) -> None:
     stays(lambda: fleet.lock() == held, 0.3)
     fleet.units.becomes(UnitState.ACTIVE, "active (running)", 124)
     stays(lambda: fleet.lock() == held, 0.3)
+    eventually(lambda: "PID 124" in fleet.checks()[keys.unit_check_id("backend")].output)
     assert "PID 124" in fleet.checks()[keys.unit_check_id("backend")].output
 
 

@@ -28,14 +28,16 @@ def _require_root() -> None:
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """The deployed fleet, healthy."""
+    """The deployed fleet, healthy. A lab that was up before the tests is left up (in CI none is)."""
     _require_root()
     lab = Lab.open(os.environ.get("ORCH_LAB_NAME") or TEST_LAB, say=_say)
+    was_up = lab.state() is not None and not os.environ.get("CI")
     try:
         lab.up()
         yield lab
     finally:
-        lab.down()
+        if not was_up:
+            lab.down()
 
 
 @pytest.fixture(scope="module")

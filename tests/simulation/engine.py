@@ -80,6 +80,7 @@ class Engine:
         self.random = Random(seed)
         self.current: Process | None = None
         self.steps = 0
+        self.on_time: Callable[[float], None] = lambda now: None
         self._queue: list[tuple[float, int, Process | None, int, Call]] = []
         self._numbers = 0
 
@@ -114,6 +115,7 @@ class Engine:
         while queue and queue[0][0] <= time:
             when, _, process, life, call = heappop(queue)
             self.now = when
+            self.on_time(when)
             if process is None:
                 self.steps += 1
                 call()

@@ -1,4 +1,4 @@
-"""The VMs: units under systemd, the front door's address, what consul-template renders, daemons that systemd restarts."""
+"""The VMs: units under systemd, the front door's address, what consul-template renders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,9 @@ class Unit:
     @property
     def answers(self) -> bool:
         """Say whether a probe of it succeeds."""
-        return self.vm.on and not self.vm.frozen and self.status.state is UnitState.ACTIVE and self.warm and not self.hung
+        return (
+            self.vm.on and not self.vm.frozen and self.status.state is UnitState.ACTIVE and self.warm and not self.hung
+        )
 
     @property
     def runs(self) -> bool:
@@ -148,9 +150,10 @@ class Vm(Machine):
         """How far its clock is ahead."""
         self.cut = False
         self.steady_since = 0.0
-        """Since when it is on, thawed and not cut."""
+        """Since when it is on, thawed, not cut, and Consul can write."""
+        self.blind_since: float | None = None
+        """Since when it has not reached a Consul that can write."""
         self.thawed_at = float("-inf")
-        self.off_for_good = False
         self.units: dict[str, Unit] = {}
         self.addresses: dict[str, AddressState] = {}
         self.disk: dict[str, str] = {}

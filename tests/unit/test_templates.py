@@ -249,3 +249,13 @@ def test_an_equal_upstream_is_no_event(upstream: ApplyUpstream) -> None:
     upstream.accepts(False)
     upstream.rendered.write_text(LAST)
     assert upstream.run() == ""
+
+
+@pytest.mark.parametrize(("threshold", "status"), [("1000000", 0), ("-1", 1)])
+def test_the_check_of_load_says_a_sentence_and_warns_above_the_threshold(threshold: str, status: int) -> None:
+    script = CHECKOUT / "consul" / "checks" / "check-load"
+    done = subprocess.run([str(script), threshold], capture_output=True, text=True, timeout=10)
+    assert (status, "") == (done.returncode, done.stderr)
+    assert re.fullmatch(
+        r"[\d.]+ per core in the last minute \([\d.]+ on \d+ cores\); warning above [-\d.e+]+\n", done.stdout
+    )

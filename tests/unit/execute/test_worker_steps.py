@@ -302,6 +302,16 @@ def test_a_worker_that_retires_leaves_its_play_to_another_at_once(fleet: Fleet) 
     assert (fleet.command().worker, fleet.command().attempt) == (B, 2)
 
 
+@pytest.mark.parametrize("rc", [70, 137, 143])
+def test_a_play_that_was_killed_with_its_server_is_run_again(fleet: Fleet, rc: int) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    fleet.a.plays.end(COMMAND.id, rc)
+    fleet.a.cycle()
+    fleet.a.cycle()
+    assert (fleet.command().state, fleet.command().attempt) == (CommandState.RUNNING, 2)
+
+
 def test_a_worker_that_retires_takes_nothing(fleet: Fleet) -> None:
     fleet.a.worker.retire()
     fleet.a.deliver(fleet.create())

@@ -1,0 +1,356 @@
+"""What befalls the fleet: faults of VMs, services, daemons, Consul and broker, and what operators do meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from orchestrator.domain import keys
+from orchestrator.domain.records import Command, Maintenance, Paused, Request, RequestKind
+from orchestrator.store.port import CasPut, Unknown
+from orchestrator.store.records import kept_or_unreadable
+from tests.simulation.daemons import Daemon
+from tests.simulation.machines import Unit, Vm
+from tests.simulation.world import START, World
+
+GARBAGE = (b"", b"{", b"null", b'"text"', b'{"service": "backend"}', b"\xff\xfe\x00", b"[1, 2]")
+
+
+class Faults:
+    """Draws faults for one run."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._engine = world.engine
+        self._numbers = 0
+        self._kinds: list[tuple[int, Callable[[], None]]] = [
+            (6, self._power_off),
+            (5, self._cut),
+            (5, self._freeze),
+            (3, self._two_vms),
+            (2, self._election),
+            (6, self._crash_unit),
+            (6, self._kill_unit),
+            (4, self._hang_unit),
+            (3, self._stop_unit),
+            (5, self._crash_daemon),
+            (3, self._long_crash_of_daemon),
+            (8, self._kill_leader_between_writes),
+            (3, self._kill_a_worker_between_writes),
+            (4, self._answers_are_lost),
+            (3, self._broker_down),
+            (3, self._broker_lossy),
+            (4, self._slow_watches),
+            (10, self._request),
+            (4, self._rotate_key),
+            (3, self._pause),
+            (3, self._maintenance),
+            (4, self._message_by_hand),
+            (5, self._garbage),
+            (2, self._deletion),
+            (3, self._cancel),
+            (2, self._load),
+            (2, self._policy),
+        ]
+
+    def scatter(self, begin: float, end: float) -> None:
+        """Draw some faults and put them into the time between; often two come close together."""
+        weights = [weight for weight, _ in self._kinds]
+        calls = [call for _, call in self._kinds]
+        at = begin
+        for _ in range(self._engine.random.randint(2, 9)):
+            close = self._engine.chance(0.4)
+            at += self._engine.between(0.0, 1.5) if close else self._engine.between(1.0, (end - begin) / 4)
+            if at >= end:
+                return
+            (call,) = self._engine.random.choices(calls, weights)
+            self._engine.at(at - self._engine.now, call)
+
+    # -- VMs ----------------------------------------------------------------------------------------------------------
+
+    def _vm(self) -> Vm:
+        """Return a VM, more often one that matters."""
+        name = self._engine.pick(
+            (
+                "backend-server",
+                "backend-server",
+                "messaging-server",
+                "messaging-server",
+                "frontend-server",
+                "database-server",
+            )
+        )
+        return self._world.vms[name]
+
+    def _power_off(self, vm: Vm | None = None) -> None:
+        vm = vm or self._vm()
+        self._world.power_off(vm)
+        self._engine.at(self._engine.between(0.5, 20.0), lambda: self._world.power_on(vm))
+
+    def _cut(self, vm: Vm | None = None) -> None:
+        vm = vm or self._vm()
+        self._world.set_cut(vm, True)
+        self._engine.at(self._engine.between(0.3, 15.0), lambda: self._world.set_cut(vm, False))
+
+    def _freeze(self, vm: Vm | None = None) -> None:
+        vm = vm or self._vm()
+        self._world.freeze(vm)
+        self._engine.at(self._engine.between(0.2, 12.0), lambda: self._world.thaw(vm))
+
+    def _two_vms(self) -> None:
+        for vm in self._engine.random.sample(list(self._world.vms.values()), 2):
+            self._engine.pick((self._power_off, self._cut, self._freeze))(vm)
+
+    def _election(self) -> None:
+        self._world.elect(self._engine.between(0.3, 4.0))
+
+    # -- services -----------------------------------------------------------------------------------------------------
+
+    def _unit(self) -> Unit:
+        """Return a unit, most often one that runs."""
+        units = [unit for vm in self._world.vms.values() for unit in vm.units.values()]
+        running = [unit for unit in units if unit.runs]
+        return self._engine.pick(running if running and self._engine.chance(0.9) else units)
+
+    def _crash_unit(self) -> None:
+        self._unit().crash()
+
+    def _kill_unit(self) -> None:
+        unit = self._unit()
+        unit.broken = True
+        unit.crash()
+        self._world.note(f"{unit.vm.name}: {unit.name} is killed and cannot start")
+        self._engine.at(self._engine.between(2.0, 20.0), lambda: mend_unit(unit))
+
+    def _hang_unit(self) -> None:
+        unit = self._unit()
+        unit.hang()
+        self._world.note(f"{unit.vm.name}: {unit.name} hangs")
+        self._engine.at(self._engine.between(0.5, 12.0), unit.unhang)
+
+    def _stop_unit(self) -> None:
+        unit = self._unit()
+        if unit.runs:
+            unit.stop()
+
+    # -- daemons ------------------------------------------------------------------------------------------------------
+
+    def _daemon(self) -> Daemon:
+        return self._engine.pick([daemon for vm in self._world.vms.values() for daemon in vm.daemons])
+
+    def _crash_daemon(self) -> None:
+        self._daemon().end()
+
+    def _long_crash_of_daemon(self) -> None:
+        daemon = self._daemon()
+        daemon.stays_down = True
+        daemon.end()
+
+        def repair() -> None:
+            daemon.stays_down = False
+            daemon.restart()
+
+        self._engine.at(self._engine.between(3.0, 15.0), repair)
+
+    def _kill_leader_between_writes(self) -> None:
+        leader = self._world.leader or self._engine.pick(self._world.controllers)
+        leader.crashes_after = self._engine.random.randint(1, 8)
+
+    def _kill_a_worker_between_writes(self) -> None:
+        self._engine.pick(self._world.workers).crashes_after = self._engine.random.randint(1, 8)
+
+    # -- ways of communication ----------------------------------------------------------------------------------------
+
+    def _answers_are_lost(self) -> None:
+        self._world.unsure_share = self._engine.pick((0.1, 0.3))
+
+        def end() -> None:
+            self._world.unsure_share = 0.0
+
+        self._engine.at(self._engine.between(0.5, 8.0), end)
+
+    def _broker_down(self) -> None:
+        self._world.note("the broker is down")
+        self._world.broker.set_up(False)
+        self._engine.at(self._engine.between(1.0, 20.0), lambda: self._world.broker.set_up(True))
+
+    def _broker_lossy(self) -> None:
+        self._world.broker.lossy = True
+
+    def _slow_watches(self) -> None:
+        self._world.slow = True
+
+        def end() -> None:
+            self._world.slow = False
+
+        self._engine.at(self._engine.between(1.0, 15.0), end)
+
+    # -- operators ----------------------------------------------------------------------------------------------------
+
+    def _put(self, key: str, value: bytes, *, index: int | None = None) -> None:
+        """Write as an operator on a VM that reaches Consul; without one he is left alone."""
+        port = self._world.consul.port("database-server")
+        for vm in self._world.vms.values():
+            if vm.is_well:
+                port = self._world.consul.port(vm.name)
+        try:
+            if index is None:
+                port.kv_put(key, value)
+            else:
+                port.txn((CasPut(key, value, index),))
+        except Unknown:
+            self._world.note(f"an operator could not write {key}")
+
+    def _delete(self, key: str) -> None:
+        try:
+            self._world.consul.port(next(vm.name for vm in self._world.vms.values() if vm.is_well)).kv_delete(key)
+        except (Unknown, StopIteration):
+            self._world.note(f"an operator could not delete {key}")
+
+    def _service(self) -> str:
+        return self._engine.pick(tuple(self._world.policy.services))
+
+    def _request(self) -> None:
+        self._numbers += 1
+        engine, now = self._engine, START + self._engine.now
+        service = self._service() if engine.chance(0.95) else "nonsense"
+        kind = engine.pick(
+            (
+                RequestKind.FAILOVER,
+                RequestKind.FAILOVER,
+                RequestKind.FAILBACK,
+                RequestKind.ROTATION,
+                RequestKind.ACKNOWLEDGE,
+            )
+        )
+        target = engine.pick(tuple(self._world.vms)) if kind is RequestKind.FAILOVER and engine.chance(0.5) else None
+        request = Request(
+            id=f"{int(now * 1000):013d}-{service}-cli{self._numbers}",
+            kind=kind,
+            service=service,
+            target=target,
+            redesignate=engine.chance(0.7),
+            origin="cli:op@host",
+            created=now,
+            updated=now,
+        )
+        self._world.note(f"an operator asks for {kind.value} of {service} to {target}")
+        self._put(keys.request(request.id), request.to_json().encode(), index=0)
+
+    def _rotate_key(self) -> None:
+        service = self._service() if self._engine.chance(0.9) else "nonsense/else"
+        self._world.note(f"an operator writes the rotate key of {service}")
+        self._put(keys.rotate(service), b"now")
+
+    def _pause(self) -> None:
+        self._world.note("an operator pauses automation")
+        self._put(keys.PAUSED, Paused(by="op", at=START).to_json().encode())
+        self._engine.at(self._engine.between(1.0, 15.0), lambda: self._delete(keys.PAUSED))
+
+    def _maintenance(self) -> None:
+        vm = self._vm().name
+        self._world.note(f"{vm} is in maintenance")
+        self._put(keys.maintenance(vm), Maintenance(by="op", at=START).to_json().encode())
+        self._engine.at(self._engine.between(1.0, 15.0), lambda: self._delete(keys.maintenance(vm)))
+
+    def _message_by_hand(self) -> None:
+        engine = self._engine
+        service = engine.pick(("backend", "frontend", "backend", "oracle"))
+        vm = engine.pick(tuple(self._world.vms))
+        fields = engine.pick(
+            (
+                {"command_type": "failover", "instance_type": service, "failed_instance": vm, "timestamp": START},
+                {"command_type": "failover", "instance_type": service, "timestamp": START + engine.now},
+                {"command_type": "failback", "instance_type": service, "recovered_instance": vm, "timestamp": START},
+                {"command_type": "nonsense"},
+                {"command_type": "failover", "instance_type": service, "id": "no-such-command"},
+            )
+        )
+        self._world.note(f"somebody publishes {fields}")
+        if self._world.broker.up:
+            self._world.broker.put(json.dumps(fields).encode() if engine.chance(0.9) else b"\x00garbage")
+
+    def _garbage(self) -> None:
+        found = [pair.key for pair in self._world.consul.peek_list(keys.ROOT)]
+        wanted = [
+            key for key in found if key.startswith((keys.SERVICES, keys.COMMANDS, keys.REQUESTS)) or key == keys.CONFIG
+        ]
+        services = [key for key in wanted if key.startswith((keys.SERVICES, keys.CONFIG))]
+        if wanted:
+            key = self._engine.pick(services if services and self._engine.chance(0.7) else wanted)
+            self._world.note(f"somebody overwrites {key}")
+            self._put(key, self._engine.pick(GARBAGE))
+
+    def _deletion(self) -> None:
+        found = [pair.key for pair in self._world.consul.peek_list(keys.SERVICES)]
+        if found:
+            key = self._engine.pick(found)
+            self._world.note(f"somebody deletes {key}")
+            self._delete(key)
+
+    def _cancel(self) -> None:
+        for pair in self._world.consul.peek_list(keys.COMMANDS):
+            command = kept_or_unreadable(pair, Command)
+            record = getattr(command, "value", None)
+            if record is not None and not record.is_final:
+                self._world.note(f"an operator cancels {record.id}")
+                self._put(pair.key, record.with_(cancel_requested=True).to_json().encode(), index=pair.modify_index)
+                return
+
+    def _load(self) -> None:
+        vm = self._vm()
+        self._world.consul.set_check(vm.name, keys.LOAD_CHECK, "warning", "load 9.0")
+        self._engine.at(
+            self._engine.between(5.0, 30.0), lambda: self._world.consul.set_check(vm.name, keys.LOAD_CHECK, "passing")
+        )
+
+    def _policy(self) -> None:
+        document = dict(self._world.document)
+        document["failback"] = {"grace_s": self._engine.pick((2.5, 4.0, 0.001))}
+        self._world.note("an operator changes the policy")
+        self._put(keys.CONFIG, json.dumps(document).encode())
+
+    # -- the end ------------------------------------------------------------------------------------------------------
+
+    def heal(self) -> None:
+        """Put everything right that the faults broke; what orch broke stays as it is."""
+        world = self._world
+        world.note("everything is healed")
+        world.unsure_share, world.slow, world.broker.lossy = 0.0, False, False
+        world.broker.set_up(True)
+        for vm in world.vms.values():
+            world.set_cut(vm, False)
+            world.thaw(vm)
+            world.power_on(vm)
+            world.consul.set_check(vm.name, keys.LOAD_CHECK, "passing")
+            for unit in vm.units.values():
+                mend_unit(unit)
+            for daemon in vm.daemons:
+                daemon.stays_down = False
+                vm.system.later(self._engine.between(0.5, 1.5), daemon.restart)
+        self._engine.at(5.0, self._tidy_up)
+
+    def _tidy_up(self) -> None:
+        """What operators do when all is over: resume, end maintenance, remove what cannot be read."""
+        world = self._world
+        self._put(keys.CONFIG, json.dumps(world.document).encode())
+        for pair in world.consul.peek_list(keys.ROOT):
+            if pair.key == keys.PAUSED or pair.key.startswith(keys.MAINTENANCE):
+                self._delete(pair.key)
+            kind = (
+                Request
+                if pair.key.startswith(keys.REQUESTS)
+                else Command
+                if pair.key.startswith(keys.COMMANDS)
+                else None
+            )
+            if kind is not None and not hasattr(kept_or_unreadable(pair, kind), "value"):
+                self._delete(pair.key)
+
+
+def mend_unit(unit: Unit) -> None:
+    """Let it start again, and start it where it would run after a boot."""
+    unit.broken = False
+    unit.unhang()
+    if unit.vm.on and unit.enabled and not unit.runs:
+        unit.start()

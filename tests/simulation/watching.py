@@ -1,0 +1,116 @@
+"""How what changes in Consul reaches a daemon: each source by itself, some milliseconds late, now and then seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.domain import keys
+from orchestrator.observe.watch import CHECKS, PULSE, Snapshot
+from orchestrator.store.port import Port, Unknown
+
+if TYPE_CHECKING:
+    from tests.simulation.daemons import Daemon
+
+SESSIONS = "sessions"
+Read = Callable[[Port], tuple[int, Any]]
+
+
+def source_of(change: tuple[str, str]) -> str | None:
+    """Return the source that shows the change."""
+    what, name = change
+    if what == "check":
+        return CHECKS
+    if what == "session":
+        return f"{SESSIONS}@{name}"
+    for prefix in (keys.SERVICES, keys.COMMANDS, keys.REQUESTS, keys.ROTATE, keys.MAINTENANCE):
+        if name.startswith(prefix):
+            return prefix
+    return name if name in (keys.CONFIG, keys.PAUSED, keys.LEADER) else None
+
+
+def reads_of(vm: str, *names: str) -> dict[str, Read]:
+    """Return how the sources are read by a daemon on the VM."""
+    reads: dict[str, Read] = {}
+    for name in names:
+        if name == CHECKS:
+            reads[name] = lambda port: port.checks()
+        elif name == SESSIONS:
+            reads[f"{SESSIONS}@{vm}"] = lambda port: port.session_list(vm)
+        else:
+            reads[name] = lambda port, name=name: port.kv_list(name)  # type: ignore[misc]
+    return reads
+
+
+class Watching:
+    """The watchers of one daemon; keeps what `observe.watch.Observed` gives to a loop."""
+
+    def __init__(self, daemon: Daemon, port: Port, reads: dict[str, Read]) -> None:
+        self._daemon = daemon
+        self._port = port
+        self._reads = reads
+        self._due: set[str] = set()
+        self._data: dict[str, tuple[object, ...]] = {}
+        self._index: dict[str, int] = {}
+        self._unknown = dict.fromkeys(reads, "not heard of yet")
+        self._version = 0
+        self._changed_at = 0.0
+        self._snapshot: Snapshot | None = None
+        for name in reads:
+            self._read_after(name, daemon.engine.between(0.001, 0.05))
+
+    def notice(self, source: str) -> None:
+        """Something of the source changed: it will be read, sooner or later."""
+        if source in self._reads:
+            self._read_after(source, self._daemon.world.lag())
+
+    def check_contact(self) -> None:
+        """The way to Consul was lost or found again: every source notices, in its own time."""
+        for name in self._reads:
+            self._read_after(name, self._daemon.engine.between(0.05, 1.5), again=True)
+
+    def wait(self, after: int = 0, timeout_s: float = 0.0) -> Snapshot:
+        """Return what is known now; see `Observed.wait`."""
+        if self._snapshot is None:
+            self._snapshot = Snapshot(
+                self._version,
+                MappingProxyType(dict(self._data)),
+                MappingProxyType(dict(self._unknown)),
+                self._changed_at,
+            )
+        return self._snapshot
+
+    def index_of(self, name: str) -> int:
+        """Return the index of what the source showed last."""
+        return self._index.get(name, 0)
+
+    def _read_after(self, name: str, delay_s: float, *, again: bool = False) -> None:
+        if name not in self._due or again:
+            self._due.add(name)
+            self._daemon.later(delay_s, lambda: self._read(name))
+
+    def _read(self, name: str) -> None:
+        self._due.discard(name)
+        try:
+            index, found = self._reads[name](self._port)
+        except Unknown as problem:
+            if self._unknown.get(name) != str(problem):
+                self._unknown[name] = str(problem)
+                self._tell(name)
+            return
+        news = self._unknown.pop(name, None) is not None
+        if self._data.get(name) != found:
+            self._data[name], self._index[name] = found, index
+            news = True
+        if news:
+            self._tell(name)
+
+    def _tell(self, name: str) -> None:
+        self._version += 1
+        self._changed_at = self._daemon.engine.now
+        self._snapshot = None
+        self._daemon.heard(name)
+
+
+__all__ = ["CHECKS", "PULSE", "SESSIONS", "Watching", "reads_of", "source_of"]
