@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 # How soon to look again when Consul could not say whether a transaction was accepted.
 AFTER_UNKNOWN_S = 0.2
+# What we wrote arrives by every watch within milliseconds, within a second while Consul elects its leader.
+OWN_WRITES_SEEN_WITHIN_S = 2.0
 HOUSEKEEPING_S = 60.0
 # A loop that has not gone round for so long hangs; its alive check turns critical and another controller leads.
 STALE_AFTER_S = 5.0
@@ -66,10 +68,14 @@ class Controller:
         self._policy: Policy | None = None
         self._said = ""
         self._complaints: set[str] = set()
+        self._replaced: dict[str, int] = {}
+        """Key that we wrote -> the ModifyIndex that we replaced."""
+        self._replaced_at = 0.0
 
     def forget(self) -> None:
         """Drop the memory: leadership was lost or is new, and somebody else's view counts. Always safe."""
         self._memory = Memory()
+        self._replaced = {}
 
     def learn_policy(self, snapshot: Snapshot) -> Policy | None:
         """Return the policy in force: the newest valid one; the last good one while the newest is invalid."""
@@ -89,12 +95,15 @@ class Controller:
         if policy is None:
             self._say(f"No policy yet: {keys.CONFIG} is absent; apply one with `orch config apply FILE`.")
             return Cycle(None, None)
+        if self._lacks_own_writes(snapshot, now):
+            return Cycle(self._replaced_at + OWN_WRITES_SEEN_WITHIN_S, None)
         inputs = Inputs(now, snapshot.pairs, snapshot.checks, policy, self._memory, observed_at)
         view = inputs.view()
         for bad in view.unreadable:
             self._complain(f"{bad.key} cannot be read and is ignored: {bad.problem}")
         outcome = decide(view, self._memory, policy, now)
         applied, unsure = self._write(outcome.decisions, leader_session)
+        self._note_own_writes(applied, now)
         self._memory = self._memory_after(outcome, applied)
         self._record(inputs, outcome)
         if not outcome.decisions:
@@ -103,9 +112,28 @@ class Controller:
         wake_at = min(outcome.wake_at or soon, soon) if unsure else outcome.wake_at
         return Cycle(wake_at, outcome, applied)
 
+    def _lacks_own_writes(self, snapshot: Snapshot, now: float) -> bool:
+        """Say whether the snapshot still shows something as it was before we wrote it.
+
+        Prefixes are watched apart: half of a transaction of ours, seen for a moment, would be decided on as if the
+        other half had never happened.
+        """
+        if not self._replaced or now >= self._replaced_at + OWN_WRITES_SEEN_WITHIN_S:
+            return False
+        shown = {pair.key: pair.modify_index for pair in snapshot.pairs if pair.key in self._replaced}
+        self._replaced = {key: index for key, index in self._replaced.items() if shown.get(key, 0) == index}
+        return bool(self._replaced)
+
+    def _note_own_writes(self, applied: tuple[Decision, ...], now: float) -> None:
+        """Remember what the next snapshot has to show. The history is not watched."""
+        changes = [change for decision in applied for change in decision.changes]
+        self._replaced = {change.key: change.index for change in changes if not change.key.startswith(keys.HISTORY)}
+        self._replaced_at = now
+
     def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> tuple[tuple[Decision, ...], bool]:
-        """Apply the decisions; return those that were accepted, and whether any answer is missing."""
+        """Apply the decisions; return those that were accepted, and whether the others are to be looked at soon."""
         applied: list[Decision] = []
+        overtaken = False
         for decision in decisions:
             try:
                 result = apply_decision(self._port, decision, leader_session)
@@ -114,12 +142,13 @@ class Controller:
                 return tuple(applied), True
             if result is not TxnOutcome.WON:
                 log.info("overtaken, deciding anew: %s", decision.sentence)
+                overtaken = True
                 continue
             log.info(decision.sentence, extra={"service": decision.service})
             applied.append(decision)
             for command in decision.commands:
                 self._publish(command)
-        return tuple(applied), False
+        return tuple(applied), overtaken
 
     def _memory_after(self, outcome: Outcome, applied: tuple[Decision, ...]) -> Memory:
         """Return the memory to keep: what was announced counts only if it was written."""
@@ -226,11 +255,16 @@ class Loop:
         self._tend(snapshot, session)
 
     def _keeps_leading(self, snapshot: Snapshot) -> bool:
-        """Notice a lost lock, take a free one. An election that Consul does not answer is lost for now."""
+        """Notice a lost lock, take a free one. An election that Consul does not answer is lost for now.
+
+        Without a session one campaigns once whoever holds the lock: after a quick restart that is our own old session,
+        which no check has noticed and which only we end.
+        """
         pair = snapshot.pair(keys.LEADER)
         if self._election.notice(pair):
             return True
-        if not snapshot.known or (pair is not None and pair.session not in (None, self._election.campaigns_with)):
+        own = self._election.campaigns_with
+        if not snapshot.known or (own is not None and pair is not None and pair.session not in (None, own)):
             return False
         try:
             return self._election.campaign()

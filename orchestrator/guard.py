@@ -38,7 +38,7 @@ STALE_AFTER_S = 15.0
 LONGEST_WAIT_S = 2.0
 FROZEN_S = 1.0
 """A wait that is longer by this means that the VM was frozen: what we knew may be long over."""
-PULSE_S = 0.5
+PULSE_S = 1.0
 """A blocking query on an agent that was cut off would not tell; its own question whether there is a leader does."""
 _STALE_WAIT_S = 5.0
 _LEADER_WAIT_S = 60.0

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 IDLE_ROUND_S = 1.0
 BUSY_ROUND_S = 0.5
-STALE_AFTER_S = 10.0
+STALE_AFTER_S = 5.0
 # Together less than TimeoutStopSec of the systemd unit (10 s).
 FINISH_WITHIN_S = 4.0
 RELEASE_WITHIN_S = 2.0

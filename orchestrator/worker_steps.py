@@ -20,7 +20,7 @@ from orchestrator.domain.records import Assignment, Command, Request
 from orchestrator.domain.view import Kept
 from orchestrator.domain.wire import parse_message
 from orchestrator.execute.choice import Ack, Choice, Claim, Close, Rules, Situation, Stop, choose
-from orchestrator.execute.claim import claim_command, close_command
+from orchestrator.execute.claim import claim_command, close_command, written
 from orchestrator.execute.desk import Desk
 from orchestrator.execute.knowledge import Knowledge
 from orchestrator.execute.messages import hand_request, place_request
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 ALIVE_CHECK = keys.daemon_check_id("worker")
 PARALLEL_PLAYS = 4
-SESSION_RETRY_S = 0.3
+SESSION_RETRY_S = 0.5
 LOST_CLAIM_RETRY_S = 0.3
 AFTER_UNKNOWN_S = 0.3
 # Reading what a message or a new epoch names, then choosing again: the record, its assignment, and once to spare.
@@ -88,6 +88,7 @@ class Worker:
         self._not_before: dict[str, float] = {}
         self._retiring = False
         self._said = ""
+        self._trouble = ""
 
     # -- what happens outside ----------------------------------------------------------------------------------------
 
@@ -153,9 +154,11 @@ class Worker:
         if answered:
             wake_at, answered = self._desk.write_due(now)
             wakes.append(wake_at)
+        for kept in self._desk.take_written():
+            self._knowledge.learn_direct(keys.command(kept.value.id), kept, now)
         choice, answered = self._choose_and_act(now, answered)
         wakes.append(choice.wake_at)
-        if self._session is None:
+        if self._session is None and not self._retiring:
             wakes.append(self._next_session_try)
         if not answered:
             wakes.append(now + AFTER_UNKNOWN_S)
@@ -188,11 +191,12 @@ class Worker:
                 self._session = own_session(
                     self._port, worker_session(self._vm), (ALIVE_CHECK,), lock_delay_s=LOCK_DELAY_S
                 )
+                self._trouble = ""
                 log.info("This worker has a session and takes commands.")
         except Refused as problem:
-            self._say(f"This worker has no session yet, so it takes no commands: {problem}")
+            self._tell(f"This worker has no session yet, so it takes no commands: {problem}")
         except Unknown as problem:
-            self._say(f"Consul does not say what became of this worker's session: {problem}")
+            self._tell(f"Consul does not say what became of this worker's session: {problem}")
             return False
         return True
 
@@ -265,7 +269,7 @@ class Worker:
             else:
                 self._knowledge.learn_direct(key, read_record(self._port, key, Assignment), now)
         except (Unknown, Refused) as problem:
-            self._say(f"{key} cannot be read now: {problem}")
+            self._tell(f"{key} cannot be read now: {problem}")
             return False
         return True
 
@@ -303,20 +307,27 @@ class Worker:
             self._desk.begin(claimed, self._session, self._dispatch.play_timeout_s)
 
     def _after_write(
-        self, before: Kept[Command], written: Command | None, session: str | None, sentence: str, now: float
+        self, before: Kept[Command], changed: Command | None, session: str | None, sentence: str, now: float
     ) -> None:
         """Remember what we wrote; after a loss read anew, and wait a moment before the next try."""
         command = before.value
-        if written is not None:
+        if changed is not None:
             log.info(sentence, extra={"service": command.service, "epoch": command.epoch})
-            self._knowledge.note_written(written, session, before.index, now)
+            key = keys.command(command.id)
+            self._knowledge.learn_direct(key, written(changed, before.index, session), now)
             return
         self._not_before[command.id] = now + LOST_CLAIM_RETRY_S
         self._read_directly(keys.command(command.id), now)
         self._read_directly(keys.assignment(command.service), now)
 
     def _say(self, sentence: str) -> None:
-        """Log the sentence at debug level unless it is what was said last: the actions have logged themselves."""
+        """Log what a cycle came to, for debugging, unless it is what was said last: actions log themselves."""
         if sentence != self._said:
             self._said = sentence
             log.debug(sentence)
+
+    def _tell(self, trouble: str) -> None:
+        """Log what is in the way, once until it is something else."""
+        if trouble != self._trouble:
+            self._trouble = trouble
+            log.info(trouble)

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -74,7 +75,11 @@ def cached(kind: str, key: str, build: Callable[[Path], None]) -> Path:
     if final.is_dir():
         os.utime(final)
         return final
-    with held_lock(cache_dir() / "locks" / f"{kind}-{key}.lock"):
+
+    def tell() -> None:
+        print(f"waiting for another run that makes the same entry of the cache: {kind}", file=sys.stderr)
+
+    with held_lock(cache_dir() / "locks" / f"{kind}-{key}.lock", on_wait=tell):
         if final.is_dir():
             return final
         final.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ Say = Callable[[str], None]
 STATE_VERSION = "state 3"
 SOURCES = ("ansible", "consul", "templates", "orchestrator", "deploy/sample-app", "deploy/systemd", "setup.cfg")
 SITE = "site.yml"
+# Per core. Beyond anything that this host reaches: its load says nothing about one VM.
+LAB_LOAD_WARNING = 100.0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def has_site() -> bool:
 
 def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
     """Run site.yml against the booted machines."""
-    variables = {
+    variables: dict[str, object] = {
         "consul_binary": str(tools.consul),
         "consul_template_binary": str(tools.consul_template),
         "orch_wheel": str(wheel(say)),
@@ -99,7 +101,7 @@ def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
         run_playbook(places, SITE, variables, lambda done, total, name: say(f"deploy {done}/{total}: {name}"))
 
 
-def _deploy_with_bar(places: LabPlaces, variables: Mapping[str, str]) -> None:
+def _deploy_with_bar(places: LabPlaces, variables: Mapping[str, object]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

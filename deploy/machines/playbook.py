@@ -5,6 +5,7 @@ Key, pinned host keys and secrets are the lab's; inventory, variables and plays 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -44,17 +45,16 @@ def environment(places: LabPlaces) -> dict[str, str]:
     return env
 
 
-def arguments(places: LabPlaces, playbook: str, variables: Mapping[str, str]) -> list[str]:
+def arguments(places: LabPlaces, playbook: str, variables: Mapping[str, object]) -> list[str]:
     """Return the command line of one play; the same that an operator would type."""
     argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY)]
     argv += ["--private-key", str(places.operator_key), "--user", "root"]
     argv += ["--ssh-common-args", " ".join(ssh_options(places)[2:])]
-    for name, value in {"orch_secrets_dir": str(places.secrets), **variables}.items():
-        argv += ["-e", f"{name}={value}"]
+    argv += ["-e", json.dumps({"orch_secrets_dir": str(places.secrets), **variables})]
     return [*argv, str(PLAYBOOKS / playbook)]
 
 
-def run_playbook(places: LabPlaces, playbook: str, variables: Mapping[str, str], step: Step) -> None:
+def run_playbook(places: LabPlaces, playbook: str, variables: Mapping[str, object], step: Step) -> None:
     """Run a playbook to its end; LabError with the end of its output when it fails."""
     argv, env = arguments(places, playbook, variables), environment(places)
     total = count_tasks(argv, env)

@@ -52,9 +52,16 @@ class _Outgoing:
 class Publisher(Link):
     """The leader's way to the queue. `publish` may be called from any thread."""
 
-    def __init__(self, amqp: AmqpSettings, on_confirmed: Callable[[Confirmed], None] | None = None) -> None:
+    def __init__(
+        self,
+        amqp: AmqpSettings,
+        on_confirmed: Callable[[Confirmed], None] | None = None,
+        *,
+        give_up_after_s: float = GIVE_UP_AFTER_S,
+    ) -> None:
         super().__init__(amqp, "publisher")
         self._on_confirmed = on_confirmed
+        self._give_up_after_s = give_up_after_s
         self._lock = threading.Lock()
         self._waiting: OrderedDict[str, _Outgoing] = OrderedDict()
         # The rest belongs to the link's thread.
@@ -65,11 +72,13 @@ class Publisher(Link):
     def publish(self, command: Command) -> None:
         """Enqueue the message that announces the command; never waits, never raises."""
         body = message_of(command, time.time())
+        now = time.monotonic()
         with self._lock:
+            self._give_up_old(now)
             if len(self._waiting) >= MAX_WAITING:
                 dropped, _ = self._waiting.popitem(last=False)
                 log.warning("The message of %s is dropped: too many wait for a broker.", dropped)
-            self._waiting[command.id] = _Outgoing(command.id, body, time.monotonic() + GIVE_UP_AFTER_S)
+            self._waiting[command.id] = _Outgoing(command.id, body, now + self._give_up_after_s)
         self.call(self._send_waiting)
 
     @property
@@ -112,16 +121,21 @@ class Publisher(Link):
     def _to_send(self) -> list[_Outgoing]:
         """Return what waits and is not in flight, without what has waited too long."""
         in_flight = {id(outgoing) for outgoing in self._unconfirmed.values()}
-        now = time.monotonic()
         with self._lock:
-            for outgoing in [each for each in self._waiting.values() if each.give_up_at <= now]:
-                del self._waiting[outgoing.command_id]
-                log.warning(
-                    "The message of %s is given up after %g s without a broker; workers find the command in KV.",
-                    outgoing.command_id,
-                    GIVE_UP_AFTER_S,
-                )
+            self._give_up_old(time.monotonic())
             return [each for each in self._waiting.values() if id(each) not in in_flight]
+
+    def _give_up_old(self, now: float) -> None:
+        """Drop what has waited too long. To be called with the lock held."""
+        old = [each.command_id for each in self._waiting.values() if each.give_up_at <= now]
+        for command_id in old:
+            del self._waiting[command_id]
+        if old:
+            log.warning(
+                "The messages of %s are given up after %g s without a broker; workers find the commands in KV.",
+                ", ".join(old),
+                self._give_up_after_s,
+            )
 
     def _expect_confirm(self, tag: int) -> None:
         if tag in self._unconfirmed:

@@ -82,15 +82,15 @@ def finish_command(
     tail: tuple[str, ...],
     first_task: float | None,
     now: float,
-) -> bool:
-    """Write the result and free the key. False: it is not ours any more, somebody else decides what becomes of it.
+) -> Kept[Command] | None:
+    """Write the result and free the key. None: it is not ours any more, somebody else decides what becomes of it.
 
     A LOST write (the record was changed in between, e.g. a cancellation was asked for) is tried on the new record.
     """
     while True:
         kept = _ours(port, command_id, session)
         if kept is None:
-            return False
+            return None
         done = stepped(
             kept.value,
             state,
@@ -102,18 +102,23 @@ def finish_command(
             first_task=kept.value.first_task or first_task,
         )
         if _unlock(port, kept, done, session) is TxnOutcome.WON:
-            return True
+            return written(done, kept.index)
 
 
-def release_command(port: Port, command_id: str, session: str) -> bool:
-    """Leave the command, running, to another worker. False: it was not ours."""
+def release_command(port: Port, command_id: str, session: str) -> Kept[Command] | None:
+    """Leave the command, running, to another worker. None: it was not ours."""
     while True:
         kept = _ours(port, command_id, session)
         if kept is None:
-            return False
+            return None
         left = stepped(kept.value, CommandState.RUNNING, worker=None, task="")
         if _unlock(port, kept, left, session) is TxnOutcome.WON:
-            return True
+            return written(left, kept.index)
+
+
+def written(command: Command, after_index: int, session: str | None = None) -> Kept[Command]:
+    """Return the record as we wrote it. A transaction does not tell its index; it is higher than the one before."""
+    return Kept(command, after_index + 1, session)
 
 
 def _ours(port: Port, command_id: str, session: str) -> Kept[Command] | None:

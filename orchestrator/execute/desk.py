@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from orchestrator.domain.records import Command
+from orchestrator.domain.view import Kept
 from orchestrator.execute.choice import Mine, Stop
 from orchestrator.execute.claim import finish_command, note_progress, release_command
 from orchestrator.execute.play import Ended, Order, PlayEnded, PlayEvent, Plays, TaskStarted
@@ -67,6 +68,7 @@ class Desk:
         self._plays = plays
         self._wall = wall
         self._in_hand: dict[str, _InHand] = {}
+        self._written: list[Kept[Command]] = []
 
     @property
     def mine(self) -> dict[str, Mine]:
@@ -123,6 +125,11 @@ class Desk:
         elif event.attempt == each.command.attempt:
             each.ended = event
 
+    def take_written(self) -> list[Kept[Command]]:
+        """Return the records that were written off since the last call: the watch may not show them yet."""
+        taken, self._written = self._written, []
+        return taken
+
     def write_due(self, now: float) -> tuple[float | None, bool]:
         """Write the results and the progress that are due.
 
@@ -157,13 +164,14 @@ class Desk:
         command = each.command
         extra = {"service": command.service, "epoch": command.epoch}
         if each.stop is None and is_interrupted(ended, released=each.released):
-            release_command(self._port, command.id, each.session)
-            log.info("Command %s is left to another worker.", command.id, extra=extra)
+            left = release_command(self._port, command.id, each.session)
+            self._written.extend([left] if left else [])
+            log.info("Command %s is left to whoever takes it over.", command.id, extra=extra)
             return
         result = result_of(ended, each.stop, each.timeout_s)
         if result is None:
             return
-        written = finish_command(
+        done = finish_command(
             self._port,
             command.id,
             each.session,
@@ -174,7 +182,8 @@ class Desk:
             first_task=each.progress.first_task,
             now=self._wall(),
         )
-        if written:
+        self._written.extend([done] if done else [])
+        if done:
             log.info("Command %s is %s. %s", command.id, result.state.value, result.reason, extra=extra)
         else:
             log.warning("Command %s is not this worker's any more; its result is dropped.", command.id, extra=extra)

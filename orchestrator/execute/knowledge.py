@@ -55,13 +55,8 @@ class Knowledge:
         self._note_pending(now)
 
     def learn_direct(self, key: str, seen: Kept[Command] | Kept[Assignment] | Unreadable | None, now: float) -> None:
-        """Take what a direct read of the key gave."""
+        """Take what a direct read of the key gave, or what we wrote there ourselves."""
         self._direct[key] = _Direct(seen, now)
-        self._note_pending(now)
-
-    def note_written(self, command: Command, session: str | None, after_index: int, now: float) -> None:
-        """Take our own write of the command, whose index is not known but is higher than `after_index`."""
-        self._direct[keys.command(command.id)] = _Direct(Kept(command, after_index + 1, session), now)
         self._note_pending(now)
 
     def commands(self, wanted: Collection[str]) -> dict[str, CommandSeen]:

@@ -331,8 +331,8 @@ def _registration(case: _Case) -> Found:
     elif not registration.is_whole:
         yield from _first_registration(case)
     elif case.at.unsynced:
-        reason = f"The catalog does not know {service} here, although the agent does: it is handed in again."
-        yield _register(case, registration.unit_status, registration.probe_status, reason)
+        # Registering again what the agent has already would not make it hand anything in.
+        yield do.Deregister(service, f"The catalog has lost {service} here: it is registered anew.")
     elif probe_differs(case.at, registration):
         reason = f"The policy has another probe for {service}."
         yield _register(case, registration.unit_status, registration.probe_status, reason)

@@ -36,7 +36,7 @@ _SESSION_RETRY_S = 0.02
 _SESSION_FAST_TRIES = 50
 # By then the agent has handed a new check in. If it has not, it takes the catalog for complete although its VM was
 # struck off meanwhile (a dead server is), and would notice only with its next full comparison, up to a minute later.
-_UNSYNCED_AFTER_TRIES = 15
+_UNSYNCED_AFTER_TRIES = 40
 _RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -135,7 +135,7 @@ class Rounds:
             self._troubles[key] = _Trouble(0, self._clock() + _RETRY_S[-1])
         else:
             self._troubles.pop(key, None)
-        if isinstance(duty, do.Register):
+        if isinstance(duty, do.Deregister):
             self.knowledge.unsynced.discard(duty.service)
         if not isinstance(duty, do.ProbeNow):
             log.info("%s: %s", _verb(duty), duty.reason, extra=fields)
@@ -150,7 +150,8 @@ class Rounds:
         self._troubles[key] = _Trouble(tries, self._clock() + pause_s)
         if isinstance(duty, do.CreateSession) and self._clock() >= self._agent_read_at + AGENT_OFTEN_S:
             self.read_agent_soon()  # perhaps the probe failed meanwhile: then there is nothing to try
-        if isinstance(duty, do.CreateSession) and tries % _SESSION_FAST_TRIES == _UNSYNCED_AFTER_TRIES:
+        lost = tries % _SESSION_FAST_TRIES == _UNSYNCED_AFTER_TRIES and "Missing check" in str(error)
+        if isinstance(duty, do.CreateSession) and lost:
             self.knowledge.unsynced.add(duty.service)
         if (not fast and tries in (1, 2, 5, _SESSION_FAST_TRIES + 1)) or tries % 100 == 0:
             log.warning("%s failed %d times: %s (%s)", _verb(duty), tries, error, duty.reason, extra=fields)

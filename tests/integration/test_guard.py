@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -140,6 +141,13 @@ class Fleet:
         stop.set()
         thread.join(5)
         assert not thread.is_alive()
+
+    def strike_off(self) -> None:
+        """Take the instance out of the catalog behind its agent's back, as happens to a VM that counted as dead."""
+        body = json.dumps({"Node": VM, "ServiceID": SERVICE_ID}).encode()
+        url = f"http://127.0.0.1:{self.agent.http_port}/v1/catalog/deregister"
+        with urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5):
+            pass
 
     def close(self) -> None:
         while self._guards:
@@ -322,6 +330,15 @@ def test_another_probe_in_the_policy_does_not_end_the_session(fleet: Fleet) -> N
     fleet.write_policy(path="/other")
     eventually(lambda: "/other" in dict(_meta(fleet))["probe"])
     stays(lambda: fleet.lock() == held, 0.5)
+
+
+def test_an_instance_that_the_catalog_lost_is_registered_anew(fleet: Fleet) -> None:
+    active_fleet(fleet)
+    held = fleet.lock()
+    assert held is not None
+    fleet.strike_off()
+    eventually(lambda: (now := fleet.lock()) is not None and now.session not in (None, held.session))
+    assert fleet.lock_epoch() == 1
 
 
 def test_without_an_assignment_the_first_vm_of_the_order_is_a_candidate(fleet: Fleet) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pika
 import pytest
@@ -93,11 +93,12 @@ class WorkerProcess:
         }
         (directory / "agent.json").write_text(json.dumps(config))
         self.log = (directory / "log").open("ab")
-        self.agent = self._spawn([str(find_consul()), "agent", f"-config-file={directory}/agent.json"])
+        agent_log = (directory / "agent.log").open("ab")
+        self.agent = self._spawn([str(find_consul()), "agent", f"-config-file={directory}/agent.json"], agent_log)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.process = self._spawn([sys.executable, "-c", PROGRAM, str(self.directory / "orch.json")])
+        self.process = self._spawn([sys.executable, "-c", PROGRAM, str(self.directory / "orch.json")], self.log)
 
     def kill(self) -> None:
         """As `systemctl kill` would not do it: only the worker's own process."""
@@ -118,11 +119,11 @@ class WorkerProcess:
     def said(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
 
-    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
+    def _spawn(self, command: list[str], log: BinaryIO) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *command],
             stdin=subprocess.DEVNULL,
-            stdout=self.log,
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -19,10 +19,10 @@ from orchestrator.guard import FROZEN_S, LONGEST_WAIT_S
 from orchestrator.node import duties as do
 from orchestrator.node.address import Door
 from orchestrator.node.hand import Hand
-from orchestrator.node.knowledge import ASSIGNMENTS_FILE, POLICY_FILE, Knowledge
+from orchestrator.node.knowledge import ASSIGNMENTS_FILE, FEEDS_OF_FRESHNESS, POLICY_FILE, Knowledge
 from orchestrator.node.rounds import Rounds
 from orchestrator.node.situation import ProbeResult, ProbeState, Situation, UnitState
-from orchestrator.observe.watch import LEADER_PREFIXES
+from orchestrator.observe.watch import CALM_PREFIXES, SWIFT_PREFIXES
 from orchestrator.recorder import Inputs
 from orchestrator.store.election import Election
 from orchestrator.worker import SESSIONS as WORKER_SESSIONS
@@ -30,7 +30,7 @@ from orchestrator.worker import seen_in
 from orchestrator.worker_steps import Worker
 from tests.simulation.engine import Process
 from tests.simulation.machines import Unit, Vm
-from tests.simulation.watching import CHECKS, SESSIONS, Watching, reads_of
+from tests.simulation.watching import CHECKS, PULSE, SESSIONS, Watching, reads_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -108,7 +108,7 @@ class ControllerDaemon(Daemon):
     def set_up(self) -> None:
         """See `controller.run`."""
         port = self.world.consul.port(self.vm.name)
-        self.watching = Watching(self, port, reads_of(self.vm.name, *LEADER_PREFIXES, CHECKS))
+        self.watching = Watching(self, port, reads_of(self.vm.name, *SWIFT_PREFIXES, *CALM_PREFIXES, CHECKS))
         self.election = Election(port, self.vm.name)
         controller = self.world.parts.controller(port, self._publish, self._record)
         settings = SimpleNamespace(vm=self.vm.name, health_ports=SimpleNamespace(controller=9701))
@@ -296,7 +296,7 @@ class GuardDaemon(Daemon):
     def set_up(self) -> None:
         """See `guard.Guard`."""
         port = self.world.consul.port(self.vm.name)
-        self.watching = Watching(self, port, reads_of(self.vm.name, keys.SERVICES, SESSIONS, keys.CONFIG))
+        self.watching = Watching(self, port, reads_of(self.vm.name, keys.SERVICES, SESSIONS, keys.CONFIG, PULSE))
         self.knowledge = _DiskKnowledge(self.vm)
         hand = self.world.parts.hand(self.vm, port, self._probe, self._stop_unit)
         self.rounds = Rounds(self.knowledge, port, hand, lambda: self.engine.now)
@@ -312,8 +312,8 @@ class GuardDaemon(Daemon):
         feed = "services" if name == keys.SERVICES else name
         problem = snapshot.unknown.get(source)
         if problem is not None:
-            if feed in known.troubled or feed in ("services", "sessions"):
-                known.troubled[feed] = problem
+            if feed in FEEDS_OF_FRESHNESS:
+                known.lose(feed, problem)
             self.wake()
             return
         if known.troubled.pop(feed, None) is not None:
@@ -324,7 +324,7 @@ class GuardDaemon(Daemon):
                 self._follow_policy()
         elif name == SESSIONS:
             known.sessions.offer(self.watching.index_of(source), found)  # type: ignore[arg-type]
-        else:
+        elif name != PULSE:
             known.kv.offer(self.watching.index_of(source), found)  # type: ignore[arg-type]
         self.wake()
 

@@ -36,11 +36,19 @@ def reads_of(vm: str, *names: str) -> dict[str, Read]:
     for name in names:
         if name == CHECKS:
             reads[name] = lambda port: port.checks()
+        elif name == PULSE:
+            reads[name] = _pulse
         elif name == SESSIONS:
             reads[f"{SESSIONS}@{vm}"] = lambda port: port.session_list(vm)
         else:
             reads[name] = lambda port, name=name: port.kv_list(name)  # type: ignore[misc]
     return reads
+
+
+def _pulse(port: Port) -> tuple[int, Any]:
+    if not port.leader_known():
+        raise Unknown("the local Consul agent knows no leader")
+    return 1, (True,)
 
 
 class Watching:

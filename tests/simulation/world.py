@@ -184,6 +184,10 @@ class World:
         for vm in self.vms.values():
             vm.system.later(self.lag(), self._rendering(vm, service, key))
 
+    def _render_all_soon(self, vm: Vm) -> None:
+        for service in self.policy.services:
+            vm.system.later(self.engine.between(0.1, 1.0), self._rendering(vm, service, keys.endpoints(service)))
+
     def _rendering(self, vm: Vm, service: str, key: str) -> Callable[[], None]:
         def render() -> None:
             pair = self.consul.peek(key) if self.blind_for(vm) == 0 else None
@@ -214,6 +218,7 @@ class World:
             elif not blind and vm.blind_since is not None:
                 vm.blind_since = None
                 vm.steady_since = self.engine.now
+                self._render_all_soon(vm)
             else:
                 continue
             for daemon in vm.daemons:

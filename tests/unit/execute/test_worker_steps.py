@@ -99,7 +99,6 @@ def test_a_command_goes_from_its_message_to_its_result(fleet: Fleet) -> None:
     assert (fleet.command().task, fleet.command().first_task) == ("start node-app", EPOCH + 1.25)
     fleet.a.plays.end(COMMAND.id, tail=("ok",))
     fleet.a.cycle()
-    fleet.a.cycle()
     done = fleet.command()
     assert (done.state, done.rc, done.tail, done.finished) == (CommandState.SUCCEEDED, 0, ("ok",), EPOCH + 1.5)
     assert fleet.consul.peek(keys.command(COMMAND.id)).session is None  # type: ignore[union-attr]
@@ -307,7 +306,6 @@ def test_a_play_that_was_killed_with_its_server_is_run_again(fleet: Fleet, rc: i
     fleet.a.deliver(fleet.create())
     fleet.a.cycle()
     fleet.a.plays.end(COMMAND.id, rc)
-    fleet.a.cycle()
     fleet.a.cycle()
     assert (fleet.command().state, fleet.command().attempt) == (CommandState.RUNNING, 2)
 

@@ -149,6 +149,11 @@ TABLE = [
         [],
     ),
     (
+        "what the catalog lost is registered anew",
+        situation(unsynced=True, **GONE),
+        ["CreateSession", "Deregister"],
+    ),
+    (
         "a candidate that was stopped on purpose leaves the catalog",
         situation(assignment=assignment(active=OTHER), unit=STOPPED, **GONE),
         ["Deregister"],

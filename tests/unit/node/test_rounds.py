@@ -335,15 +335,3 @@ def _comes_right(fleet: Fleet) -> None:
     assert fleet.holders() == [HOME]
     assert fleet.vms[SECOND].unit.state is UnitState.STOPPED, "neither active nor designated: fenced"
     assert fleet.consul.port(SECOND).agent_services() == ()
-
-
-def test_a_vm_that_was_struck_off_the_catalog_hands_its_instance_in_again() -> None:
-    fleet = started()
-    fleet.consul.remove_node(HOME)
-    fleet.consul.set_reachable(HOME, True)
-    fleet.settle(1)
-    for _ in range(40):
-        fleet.vms[HOME].run()
-        fleet.consul.now += 0.02
-    assert fleet.holders() == [HOME]
-    assert fleet.lock() is not None
