@@ -10,25 +10,23 @@ anything but our own check and address while KV cannot be read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from orchestrator.node import duties as do
-from orchestrator.node.instance import describe_unit, meta_of, probe_differs, role_tag
+from orchestrator.node.case import EMPTY_MEMORY, Case, Memory, Since, remember
+from orchestrator.node.instance import meta_of, probe_differs, role_tag
 from orchestrator.node.situation import (
     CRITICAL,
     DOWN,
     PASSING,
-    RUNNING,
     SETTLING,
     AddressState,
     LocalView,
     ProbeState,
     Registration,
-    Situation,
     UnitState,
-    UnitStatus,
 )
 
 FENCE_GRACE_S = 5.0
@@ -38,27 +36,6 @@ RESTART_LIMIT_S = 10.0
 FAST_PROBING_S = 15.0
 FAST_PROBE_EVERY_S = 0.05
 SLOW_PROBE_EVERY_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Since:
-    """Since when (monotonic) something has been so without a break; None: it is not so."""
-
-    unwanted: float | None = None
-    """The unit runs here and may not."""
-    settling: float | None = None
-    """systemd has been starting or restarting the unit."""
-    awaited: float | None = None
-    """The service should be active here and its instance is not registered."""
-    awaited_unit: UnitStatus | None = None
-    """The unit as it was when the waiting began, to tell an old failure from a new one."""
-    probing: float | None = None
-    """The instance has been probed without being taken as healthy."""
-    handed_over: float | None = None
-
-
-Memory = Mapping[str, Since]
-EMPTY_MEMORY: Memory = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,97 +56,6 @@ class Plan:
     """A check of ours is awaited to recover: read the agent often."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """One service with what follows from its situation at once."""
-
-    view: LocalView
-    at: Situation
-    since: Since
-    now: float
-
-    @property
-    def active_here(self) -> bool:
-        assignment = self.at.assignment
-        return assignment is not None and assignment.active == self.view.vm
-
-    @property
-    def may_run(self) -> bool:
-        """With no assignment yet, the first VM of the order counts as designated."""
-        if self.at.assignment is None:
-            return self.view.vm == self.at.policy.home
-        return self.at.assignment.may_run_on(self.view.vm)
-
-    @property
-    def must_leave(self) -> bool:
-        return self.view.kv_fresh and self.at.assignment is not None and not self.may_run
-
-    @property
-    def ought_to_run(self) -> bool:
-        """Active here, or hot standby here: a unit that is down is a failure, not a choice."""
-        assignment = self.at.assignment
-        hot = self.at.policy.standby == "hot" and assignment is not None and self.view.vm in assignment.standbys
-        return self.active_here or hot
-
-    @property
-    def lock_mine(self) -> bool:
-        lock = self.at.lock
-        return lock is not None and lock.session is not None and lock.session in self.at.sessions
-
-    @property
-    def lock_current(self) -> bool:
-        """Ours, at the assignment's epoch, for the VM that the assignment makes active."""
-        lock, assignment = self.at.lock, self.at.assignment
-        return (
-            self.active_here
-            and self.lock_mine
-            and lock is not None
-            and lock.value is not None
-            and assignment is not None
-            and (lock.value.vm, lock.value.epoch) == (self.view.vm, assignment.epoch)
-        )
-
-    @property
-    def lock_free(self) -> bool:
-        return self.at.lock is None or self.at.lock.session is None
-
-    @property
-    def answers(self) -> bool:
-        return self.at.unit.state is UnitState.ACTIVE and self.at.probe.state is ProbeState.OK
-
-    @property
-    def healthy(self) -> bool:
-        registration = self.at.registration
-        return self.at.unit.state is UnitState.ACTIVE and registration is not None and registration.is_healthy
-
-    @property
-    def lock_moves(self) -> bool:
-        """The lock is about to be taken or released; what only people read waits until then."""
-        return self.lock_mine if not self.active_here else self.healthy and not self.lock_current
-
-    @property
-    def stopped_on_purpose(self) -> bool:
-        """Down without failing, where it need not run."""
-        down = self.at.unit.state in (UnitState.STOPPED, UnitState.ABSENT)
-        return down and not self.ought_to_run and not self.lock_mine
-
-    @property
-    def let_go(self) -> bool:
-        """Neither lock nor address is held: the instance may be taken apart."""
-        return not self.lock_mine and self.at.address is not AddressState.UP
-
-    @property
-    def needs_probe(self) -> bool:
-        registration = self.at.registration
-        unproven = registration is None or not registration.is_whole or registration.unit_status == CRITICAL
-        ready = self.view.kv_fresh and self.view.agent_known and self.may_run
-        return ready and unproven and self.at.unit.state is UnitState.ACTIVE
-
-    @property
-    def describe(self) -> str:
-        return describe_unit(self.at.policy.unit, self.at.unit)
-
-
 def duties(view: LocalView, memory: Memory, now: float) -> Plan:
     """Return what is to be done now. `now` is monotonic seconds."""
     found: list[do.Duty] = [
@@ -180,8 +66,8 @@ def duties(view: LocalView, memory: Memory, now: float) -> Plan:
     times: list[float] = []
     watch_agent = False
     for situation in view.situations:
-        case = _Case(view, situation, Since(), now)
-        case = _Case(view, situation, _remember(memory.get(situation.service, Since()), case), now)
+        case = Case(view, situation, Since(), now)
+        case = Case(view, situation, remember(memory.get(situation.service, Since()), case), now)
         remembered[situation.service] = case.since
         watch_agent = watch_agent or (case.active_here and situation.registration is not None and not case.healthy)
         for rule in _RULES:
@@ -193,29 +79,10 @@ def duties(view: LocalView, memory: Memory, now: float) -> Plan:
     return Plan(tuple(found), MappingProxyType(remembered), min(times, default=None), watch_agent)
 
 
-def _remember(old: Since, case: _Case) -> Since:
-    """Return since when the things that have a grace have been so."""
-
-    def since(was: float | None, is_so: bool) -> float | None:
-        return (case.now if was is None else was) if is_so else None
-
-    registration = case.at.registration
-    unregistered = case.view.kv_fresh and case.view.agent_known and (registration is None or not registration.is_whole)
-    awaited = unregistered and case.active_here
-    return Since(
-        unwanted=since(old.unwanted, case.must_leave and case.at.unit.state in RUNNING),
-        settling=since(old.settling, case.at.unit.state in SETTLING),
-        awaited=since(old.awaited, awaited),
-        awaited_unit=(old.awaited_unit or case.at.unit) if awaited else None,
-        probing=since(old.probing, case.needs_probe),
-        handed_over=since(old.handed_over, case.at.address is AddressState.HANDED_OVER),
-    )
-
-
 Found = Iterator[do.Duty | Later]
 
 
-def _unit_check(case: _Case) -> Found:
+def _unit_check(case: Case) -> Found:
     """Keep the `:unit` check true. A failure is pushed at once: this is what frees the role lock."""
     registration = case.at.registration
     if not case.view.agent_known or registration is None or not registration.unit_status:
@@ -234,7 +101,7 @@ def _unit_check(case: _Case) -> Found:
         yield do.PushUnit(case.at.service, f"{case.describe}.", CRITICAL, case.describe)
 
 
-def _unit_words(case: _Case) -> Found:
+def _unit_words(case: Case) -> Found:
     """Keep the text of the `:unit` check true (another PID, another time), after everything that is in a hurry."""
     registration = case.at.registration
     if not case.view.agent_known or registration is None or registration.unit_output == case.describe:
@@ -246,7 +113,7 @@ def _unit_words(case: _Case) -> Found:
         yield do.PushUnit(case.at.service, f"{case.describe}.", registration.unit_status, case.describe)
 
 
-def _address(case: _Case) -> Found:
+def _address(case: Case) -> Found:
     """Hold the front door's address exactly while the role lock is ours and the unit is not down."""
     door = case.at.policy.front_door
     if door is None or door.kind == "dns":
@@ -274,7 +141,7 @@ def _address(case: _Case) -> Found:
             yield Later(until)
 
 
-def _lock(case: _Case) -> Found:
+def _lock(case: Case) -> Found:
     """Hold the role lock exactly where the assignment says, at its epoch, with a healthy instance."""
     assignment, lock = case.at.assignment, case.at.lock
     if not case.view.kv_fresh or assignment is None:
@@ -292,7 +159,7 @@ def _lock(case: _Case) -> Found:
         yield do.AcquireLock(case.at.service, reason, session, assignment.epoch, case.at.assignment_index)
 
 
-def _session(case: _Case) -> Found:
+def _session(case: Case) -> Found:
     """Have one session wherever a healthy instance may have to take the lock: it then needs one write, not two."""
     if not case.view.kv_fresh or case.at.assignment is None:
         return
@@ -311,7 +178,7 @@ def _session(case: _Case) -> Found:
             yield do.DestroySession(service, f"{service} has a second session here.", session)
 
 
-def _registration(case: _Case) -> Found:
+def _registration(case: Case) -> Found:
     """Have in the catalog what runs here and what should, and nothing else."""
     if not case.view.agent_known or not case.view.kv_fresh:
         return
@@ -340,7 +207,7 @@ def _registration(case: _Case) -> Found:
         yield from _retag(case, registration)
 
 
-def _first_registration(case: _Case) -> Found:
+def _first_registration(case: Case) -> Found:
     service = case.at.service
     if case.answers:
         yield _register(case, PASSING, PASSING, f"{case.at.policy.unit} runs and answers: {case.at.probe.output}.")
@@ -359,12 +226,12 @@ def _first_registration(case: _Case) -> Found:
         yield _register(case, CRITICAL, CRITICAL, reason)
 
 
-def _register(case: _Case, unit_status: str, probe_status: str, reason: str) -> do.Register:
+def _register(case: Case, unit_status: str, probe_status: str, reason: str) -> do.Register:
     tag = role_tag(case.at, case.view.vm, lock_held=case.lock_current)
     return do.Register(case.at.service, reason, tag, unit_status, probe_status)
 
 
-def _retag(case: _Case, registration: Registration) -> Found:
+def _retag(case: Case, registration: Registration) -> Found:
     tag = role_tag(case.at, case.view.vm, lock_held=case.lock_current)
     place = (case.at.vm_address, case.at.policy.port)
     told = (registration.tags, registration.meta, (registration.address, registration.port))
@@ -373,7 +240,7 @@ def _retag(case: _Case, registration: Registration) -> Found:
         yield do.Retag(case.at.service, f"The instance is {tag} at epoch {epoch}.", tag)
 
 
-def _fence(case: _Case) -> Found:
+def _fence(case: Case) -> Found:
     """Stop what may not run here. The hand reads the assignment once more before it does."""
     if case.since.unwanted is None or not case.let_go or not case.at.assignment_index:
         return
@@ -387,7 +254,7 @@ def _fence(case: _Case) -> Found:
         yield do.StopUnit(case.at.service, reason, case.at.assignment_index)
 
 
-def _probing(case: _Case) -> Found:
+def _probing(case: Case) -> Found:
     """Ask often while the answer is awaited, seldom when it does not come, never when the agent's probe will do."""
     if not case.needs_probe or case.since.probing is None:
         return

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from orchestrator.domain import keys
 from orchestrator.node import duties as do
 from orchestrator.node.address import Door
-from orchestrator.node.duty import EMPTY_MEMORY, Memory, Plan, duties
+from orchestrator.node.case import EMPTY_MEMORY, Memory
+from orchestrator.node.duty import Plan, duties
 from orchestrator.node.hand import TROUBLES, Hand
 from orchestrator.node.knowledge import DOUBT, Knowledge, registrations
 from orchestrator.node.situation import AddressState, LocalView, ProbeResult, Situation

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from orchestrator.domain.view import LockView
 from orchestrator.node import duties as do
-from orchestrator.node.duty import EMPTY_MEMORY, FENCE_GRACE_S, RESTART_LIMIT_S, Plan, duties
+from orchestrator.node.case import EMPTY_MEMORY
+from orchestrator.node.duty import FENCE_GRACE_S, RESTART_LIMIT_S, Plan, duties
 from orchestrator.node.situation import (
     CRITICAL,
     PASSING,

@@ -1,0 +1,154 @@
+"""PURE: one service on this VM with everything that follows from its situation at once.
+
+In: a `Situation`, and since when things have been so. Out: questions that the rules in `node.duty` ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from orchestrator.node.instance import describe_unit
+from orchestrator.node.situation import (
+    CRITICAL,
+    RUNNING,
+    SETTLING,
+    AddressState,
+    LocalView,
+    ProbeState,
+    Situation,
+    UnitState,
+    UnitStatus,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """Since when (monotonic) something has been so without a break; None: it is not so."""
+
+    unwanted: float | None = None
+    """The unit runs here and may not."""
+    settling: float | None = None
+    """systemd has been starting or restarting the unit."""
+    awaited: float | None = None
+    """The service should be active here and its instance is not registered."""
+    awaited_unit: UnitStatus | None = None
+    """The unit as it was when the waiting began, to tell an old failure from a new one."""
+    probing: float | None = None
+    """The instance has been probed without being taken as healthy."""
+    handed_over: float | None = None
+
+
+Memory = Mapping[str, Since]
+EMPTY_MEMORY: Memory = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One service with what follows from its situation at once."""
+
+    view: LocalView
+    at: Situation
+    since: Since
+    now: float
+
+    @property
+    def active_here(self) -> bool:
+        assignment = self.at.assignment
+        return assignment is not None and assignment.active == self.view.vm
+
+    @property
+    def may_run(self) -> bool:
+        """With no assignment yet, the first VM of the order counts as designated."""
+        if self.at.assignment is None:
+            return self.view.vm == self.at.policy.home
+        return self.at.assignment.may_run_on(self.view.vm)
+
+    @property
+    def must_leave(self) -> bool:
+        return self.view.kv_fresh and self.at.assignment is not None and not self.may_run
+
+    @property
+    def ought_to_run(self) -> bool:
+        """Active here, or hot standby here: a unit that is down is a failure, not a choice."""
+        assignment = self.at.assignment
+        hot = self.at.policy.standby == "hot" and assignment is not None and self.view.vm in assignment.standbys
+        return self.active_here or hot
+
+    @property
+    def lock_mine(self) -> bool:
+        lock = self.at.lock
+        return lock is not None and lock.session is not None and lock.session in self.at.sessions
+
+    @property
+    def lock_current(self) -> bool:
+        """Ours, at the assignment's epoch, for the VM that the assignment makes active."""
+        lock, assignment = self.at.lock, self.at.assignment
+        return (
+            self.active_here
+            and self.lock_mine
+            and lock is not None
+            and lock.value is not None
+            and assignment is not None
+            and (lock.value.vm, lock.value.epoch) == (self.view.vm, assignment.epoch)
+        )
+
+    @property
+    def lock_free(self) -> bool:
+        return self.at.lock is None or self.at.lock.session is None
+
+    @property
+    def answers(self) -> bool:
+        return self.at.unit.state is UnitState.ACTIVE and self.at.probe.state is ProbeState.OK
+
+    @property
+    def healthy(self) -> bool:
+        registration = self.at.registration
+        return self.at.unit.state is UnitState.ACTIVE and registration is not None and registration.is_healthy
+
+    @property
+    def lock_moves(self) -> bool:
+        """The lock is about to be taken or released; what only people read waits until then."""
+        return self.lock_mine if not self.active_here else self.healthy and not self.lock_current
+
+    @property
+    def stopped_on_purpose(self) -> bool:
+        """Down without failing, where it need not run."""
+        down = self.at.unit.state in (UnitState.STOPPED, UnitState.ABSENT)
+        return down and not self.ought_to_run and not self.lock_mine
+
+    @property
+    def let_go(self) -> bool:
+        """Neither lock nor address is held: the instance may be taken apart."""
+        return not self.lock_mine and self.at.address is not AddressState.UP
+
+    @property
+    def needs_probe(self) -> bool:
+        registration = self.at.registration
+        unproven = registration is None or not registration.is_whole or registration.unit_status == CRITICAL
+        ready = self.view.kv_fresh and self.view.agent_known and self.may_run
+        return ready and unproven and self.at.unit.state is UnitState.ACTIVE
+
+    @property
+    def describe(self) -> str:
+        return describe_unit(self.at.policy.unit, self.at.unit)
+
+
+def remember(old: Since, case: Case) -> Since:
+    """Return since when the things that have a grace have been so."""
+
+    def since(was: float | None, is_so: bool) -> float | None:
+        return (case.now if was is None else was) if is_so else None
+
+    registration = case.at.registration
+    unregistered = case.view.kv_fresh and case.view.agent_known and (registration is None or not registration.is_whole)
+    awaited = unregistered and case.active_here
+    return Since(
+        unwanted=since(old.unwanted, case.must_leave and case.at.unit.state in RUNNING),
+        settling=since(old.settling, case.at.unit.state in SETTLING),
+        awaited=since(old.awaited, awaited),
+        awaited_unit=(old.awaited_unit or case.at.unit) if awaited else None,
+        probing=since(old.probing, case.needs_probe),
+        handed_over=since(old.handed_over, case.at.address is AddressState.HANDED_OVER),
+    )
