@@ -42,7 +42,8 @@ def ui(lab: Lab, path: str) -> str:
 
 def reds(page: Page) -> int:
     """Count what the UI shows as critical."""
-    return page.locator(".consul-health-check-list .critical, .health-check-critical, dd.critical, li .critical").count()
+    shown = ".consul-health-check-list .critical, .health-check-critical, dd.critical, li .critical"
+    return page.locator(shown).count()
 
 
 def test_the_services_are_all_green_in_the_steady_state(fleet: Lab, page: Page) -> None:
