@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from orchestrator.domain.policy import Policy, ServicePolicy
-from orchestrator.domain.records import Assignment, Command, MoveKind, Play, Request, RequestState
+from orchestrator.domain.records import Assignment, Command, Play, Request, RequestState
 from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
 
 # KV prefixes are watched apart: what one transaction wrote arrives within milliseconds of each other, within a second
@@ -134,11 +134,15 @@ class Case:
         return self.seen.state_on(self.active) is InstanceState.ABSENT or self.is_forsaken
 
     @property
+    def has_had_traffic(self) -> bool:
+        """Say whether traffic has been pointed at the active since it is the active."""
+        endpoints = readable(self.seen.endpoints)
+        return endpoints is not None and endpoints.value.epoch == self.now_assigned.epoch
+
+    @property
     def is_forsaken(self) -> bool:
         """Say whether the active never got the traffic and has no guard that could take the lock for it."""
-        endpoints = readable(self.seen.endpoints)
-        pointed_at = endpoints is not None and endpoints.value.epoch == self.now_assigned.epoch
-        return not self.lock_is_current and not pointed_at and not self.has_guard(self.active)
+        return not self.lock_is_current and not self.has_had_traffic and not self.has_guard(self.active)
 
     @property
     def is_hot(self) -> bool:
@@ -170,7 +174,7 @@ class Case:
         So it is where home was down when the service was founded elsewhere, and where the policy's order changed.
         Only the plays start units; otherwise an instance that is absent was stopped by somebody, and stays so.
         """
-        never = self.now_assigned.kind is MoveKind.INITIAL or vm != self.now_assigned.designated
+        never = self.now_assigned.designated_is_new or vm != self.now_assigned.designated
         return never and vm == self.designated != self.active and self.seen.state_on(vm) is InstanceState.ABSENT
 
     def is_fit(self, vm: str) -> bool:

@@ -160,6 +160,7 @@ def _founded(case: Unfounded) -> Step:
         kind=MoveKind.INITIAL,
         reason=request.reason,
         request_id=request.id,
+        designated_is_new=True,
     )
     started = [vm, *(other for other in case.service.order if hot and other != vm and case.is_up(other))]
     commands = [_first_command(case, assignment, request, number, vm) for number, vm in enumerate(started, start=1)]

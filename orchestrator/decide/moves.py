@@ -112,6 +112,14 @@ def _recent_failovers(case: Case) -> tuple[float, ...]:
     return tuple(t for t in case.now_assigned.failovers if case.now - t < window_s)
 
 
+def _is_new_to(case: Case, designated: str) -> bool:
+    """Say whether the VM that will be designated has not served the service yet, as far as its assignments tell."""
+    if designated != case.now_assigned.designated:
+        return True
+    has_served_now = case.active == designated and case.has_had_traffic
+    return case.now_assigned.designated_is_new and not has_served_now
+
+
 def _assign(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Put | Delete) -> Decision:
     target = str(request.target)
     kind = kind_of(case, request)
@@ -129,6 +137,7 @@ def _assign(case: Case, kept: Kept[Request] | None, request: Request, reason: st
         reason=reason,
         previous=case.active,
         request_id=request.id,
+        designated_is_new=_is_new_to(case, designated),
         failovers=(*failovers, case.now) if kind is MoveKind.FAILOVER and request.origin == "rule" else failovers,
         hold_until=case.now_assigned.hold_until if case.hold_is_in_force else None,
     )

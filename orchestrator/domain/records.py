@@ -142,6 +142,8 @@ class Assignment(Record):
     reason: str
     previous: str | None = None
     request_id: str | None = None
+    designated_is_new: bool = False
+    """The service has not been served by its designated VM yet: it may never have been started there."""
     failovers: tuple[float, ...] = ()
     """Times of the automatic failovers within the flapping window."""
     hold_until: float | None = None

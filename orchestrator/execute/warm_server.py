@@ -35,9 +35,9 @@ CRASHED = 250
 READY = b"ready\n"
 # Given per play, and read by Ansible only when the play uses them.
 PER_PLAY_VARIABLES = frozenset({"ANSIBLE_CACHE_PLUGIN_CONNECTION"})
-# Not "vars": Ansible takes a filled table of these for one that it has made ready itself, and would then read no
-# group_vars and no host_vars (ansible.vars.plugins, get_vars_from_path).
 # Loaded ahead, by kind; () is all of them. Whatever else a play uses it loads itself, some milliseconds each.
+# Never "vars": Ansible takes a filled table of these for one that it has made ready itself, and would then read no
+# group_vars and no host_vars (ansible.vars.plugins, get_vars_from_path).
 _PLUGINS: dict[str, tuple[str, ...]] = {
     "connection": ("ssh", "local"),
     "shell": ("sh",),
@@ -45,7 +45,6 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
     # Not ansible-runner's own: it reads the play's environment when it is imported.
     "callback": ("default",),
     "cache": ("memory",),
-    "vars": (),
     "inventory": (),
     "action": ("normal", "command", "shell", "copy", "template", "debug", "fail", "assert", "set_fact"),
     "strategy": ("linear",),

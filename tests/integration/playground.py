@@ -50,8 +50,11 @@ class Playground:
         folder = self.places.ansible_dir
         (folder / "playbooks").mkdir(parents=True)
         (folder / "ansible.cfg").write_text("[defaults]\ninventory = hosts\n")
-        variables = f"ansible_connection=local log={self.log} lock={self.lock} hold_s={hold_s}"
-        (folder / "hosts").write_text(f"messaging-server {variables}\n")
+        (folder / "hosts").write_text("messaging-server ansible_connection=local\n")
+        # As in the fleet: what plays need to know stands in group_vars beside the inventory.
+        (folder / "group_vars" / "all").mkdir(parents=True)
+        facts = f"log: {self.log}\nlock: {self.lock}\nhold_s: {hold_s}\n"
+        (folder / "group_vars" / "all" / "facts.yml").write_text(facts)
         for name, text in PLAYBOOKS.items():
             (folder / "playbooks" / name).write_text(textwrap.dedent(text))
         self.places.make()

@@ -29,6 +29,10 @@ GOES_ON_S = 5.0
 """A play may go on for so long after its epoch was superseded: its worker must hear of it, or give up its lease."""
 
 
+SHARED_S = 3.0
+"""The lock may be another's for so long before its former holder hears of it: as long as the slowest watch."""
+
+
 class Violated(Exception):
     """An invariant does not hold; the message says which and how, in one sentence."""
 
@@ -45,6 +49,8 @@ class Checker:
         self._held: dict[str, set[tuple[str, int]]] = {}
         self._epochs: dict[str, int] = {}
         self._epoch_since: dict[str, float] = {}
+        self._shared_since: dict[str, float] = {}
+        """Service -> since when two VMs have held its address."""
         self._plays: dict[str, list[tuple[WorkerDaemon, Order]]] = {}
 
     # -- KV -----------------------------------------------------------------------------------------------------------
@@ -206,7 +212,9 @@ class Checker:
             and now - vm.steady_since > STEADY_S
             and self._world.blind_for(vm) == 0.0
         ]
-        if len(holders) > 1:
+        if len(holders) < 2:
+            self._shared_since.pop(service, None)
+        elif now - self._shared_since.setdefault(service, now) > SHARED_S:
             raise Violated(f"{' and '.join(holders)} hold the address of {service} at the same time")
 
     def guard_stops(self, vm: Vm, unit: Unit) -> None:

@@ -336,7 +336,11 @@ class GuardDaemon(Daemon):
     def go_round(self) -> None:
         """See `Guard.run`."""
         now = self.engine.now
-        if now > self._waiting_since + LONGEST_WAIT_S + FROZEN_S:
+        began = self._waiting_since
+        if self.vm.thawed_at >= began:
+            # The real loop comes round at least each LONGEST_WAIT_S, so its present wait began shortly before the freeze.
+            began += LONGEST_WAIT_S * ((self.vm.frozen_at - began) // LONGEST_WAIT_S)
+        if now > began + LONGEST_WAIT_S + FROZEN_S and self.vm.thawed_at >= began:
             self.rounds.doubt("this VM stood still")
         wake_at = self.rounds.run()
         self._waiting_since = now
@@ -347,7 +351,7 @@ class GuardDaemon(Daemon):
             if self._turn == turn:
                 self.go_round()
 
-        self.later(min(LONGEST_WAIT_S, max(0.001, wake_at - now)), look)
+        self.later(max(0.001, wake_at - now), look)
 
     def _follow_policy(self) -> None:
         policy = self.knowledge.policy

@@ -58,9 +58,10 @@ class Faults:
         weights = [weight for weight, _ in self._kinds]
         calls = [call for _, call in self._kinds]
         at = begin
-        for _ in range(self._engine.random.randint(2, 9)):
+        few, some, many = (1, 4), (3, 9), (8, 18)
+        for _ in range(self._engine.random.randint(*self._engine.pick((few, some, some, many)))):
             close = self._engine.chance(0.4)
-            at += self._engine.between(0.0, 1.5) if close else self._engine.between(1.0, (end - begin) / 4)
+            at += self._engine.between(0.0, 1.5) if close else self._engine.between(0.5, (end - begin) / 4)
             if at >= end:
                 return
             (call,) = self._engine.random.choices(calls, weights)

@@ -153,7 +153,7 @@ class Vm(Machine):
         """Since when it is on, thawed, not cut, and Consul can write."""
         self.blind_since: float | None = None
         """Since when it has not reached a Consul that can write."""
-        self.thawed_at = float("-inf")
+        self.frozen_at = self.thawed_at = float("-inf")
         self.units: dict[str, Unit] = {}
         self.addresses: dict[str, AddressState] = {}
         self.disk: dict[str, str] = {}

@@ -305,6 +305,7 @@ class World:
         if vm.on and not vm.frozen:
             self.note(f"{vm.name} is frozen")
             vm.frozen = True
+            vm.frozen_at = self.engine.now
             self._lost(vm)
 
     def thaw(self, vm: Vm) -> None:

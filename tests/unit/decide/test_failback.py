@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from orchestrator.domain.records import CommandState, MoveKind, Play, RequestKind
-from tests.unit.decide.fleet import GRACE_S, Fleet, policy_of
+from orchestrator.domain import keys
+from orchestrator.domain.records import CommandState, MoveKind, Play, RequestKind, Rotation
+from tests.unit.decide.fleet import GRACE_S, WEB, Fleet, policy_of
 
 
 def _away() -> Fleet:
@@ -74,7 +75,7 @@ def test_a_failback_that_failed_starts_the_grace_anew() -> None:
 
 
 def test_a_cancelled_failback_starts_the_grace_anew() -> None:
-    fleet = Fleet().serving("second", kind=MoveKind.INITIAL)
+    fleet = Fleet().serving("second", designated_is_new=True)
     assert fleet.codes() == ["grace"]
     assert fleet.codes(GRACE_S) == ["failback_prepare"]
     fleet.play(Play.ACTIVATE, CommandState.CANCELLED, reason="op")
@@ -129,7 +130,7 @@ def test_a_service_that_was_stopped_at_home_is_not_started_there() -> None:
 
 
 def test_a_service_founded_elsewhere_is_started_at_home_when_home_has_been_up_for_the_grace() -> None:
-    fleet = Fleet().serving("second", kind=MoveKind.INITIAL).dies("home")
+    fleet = Fleet().serving("second", designated_is_new=True).dies("home")
     assert fleet.codes() == []
     fleet.returns("home")
     outcome = fleet.step()
@@ -144,3 +145,21 @@ def test_a_new_home_in_the_policy_is_started_too() -> None:
     fleet.step()
     assert fleet.codes(GRACE_S) == ["failback_prepare"]
     assert fleet.commands()[0].target == "third"
+
+
+def test_a_home_that_died_before_it_ever_served_is_started_when_it_is_back() -> None:
+    fleet = Fleet()
+    assert fleet.codes() == ["initial"]
+    fleet.dies("home")
+    assert [fleet.codes(), fleet.codes()] == [["failed"], ["supersede_command", "failover"]]
+    fleet.play(Play.ACTIVATE).runs("second").locked("second")
+    assert [fleet.codes(), fleet.codes()] == [["endpoints"], ["succeeded"]]
+    fleet.returns("home")
+    fleet.put(keys.rotation(WEB), Rotation(service=WEB, order=("home", "second"), next_due=fleet.now + 9999))
+    assert [fleet.codes(), fleet.codes(GRACE_S)] == [["grace"], ["failback_prepare"]]
+
+
+def test_a_home_that_has_served_before_is_not_started_by_a_failback() -> None:
+    fleet = Fleet().serving(designated_is_new=True).fails("home")
+    fleet.step()
+    assert not fleet.assignment.designated_is_new
