@@ -46,7 +46,7 @@ _PLUGINS: dict[str, tuple[str, ...]] = {
     "callback": ("default",),
     "cache": ("memory",),
     "inventory": (),
-    "action": ("normal", "command", "shell", "copy", "template", "debug", "fail", "assert", "set_fact"),
+    "action": ("normal", "raw", "command", "shell", "copy", "template", "debug", "fail", "assert", "set_fact"),
     "strategy": ("linear",),
     "filter": (),
     "test": (),

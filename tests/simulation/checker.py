@@ -210,6 +210,9 @@ class Checker:
             if vm.is_well
             and vm.addresses.get(service) is AddressState.UP
             and now - vm.steady_since > STEADY_S
+            # Nobody drops an address while the guard does not run; systemd brings it back within a second.
+            and self._world.guards[vm.name].alive
+            and now - self._world.guards[vm.name].since > STEADY_S
             and self._world.blind_for(vm) == 0.0
         ]
         if len(holders) < 2:

@@ -158,7 +158,7 @@ class SimulatedPlays:
         daemon, engine = self._daemon, self._daemon.engine
         self._running[order.command_id] = order
         daemon.world.checker.play_began(daemon, order)
-        begun = engine.between(0.2, 0.6)
+        begun = engine.between(*((4.0, 16.0) if daemon.world.long_plays else (0.2, 0.6)))
         daemon.later(begun, lambda: self._tell(TaskStarted(order.command_id, "Have its unit right", daemon.wall())))
         daemon.later(begun + engine.between(0.05, 0.6), lambda: self._reach(order, engine.now + 10.0))
 
@@ -338,7 +338,7 @@ class GuardDaemon(Daemon):
         now = self.engine.now
         began = self._waiting_since
         if self.vm.thawed_at >= began:
-            # The real loop comes round at least each LONGEST_WAIT_S, so its present wait began shortly before the freeze.
+            # The real loop comes round each LONGEST_WAIT_S at least: its present wait began shortly before the freeze.
             began += LONGEST_WAIT_S * ((self.vm.frozen_at - began) // LONGEST_WAIT_S)
         if now > began + LONGEST_WAIT_S + FROZEN_S and self.vm.thawed_at >= began:
             self.rounds.doubt("this VM stood still")

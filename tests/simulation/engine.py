@@ -33,6 +33,8 @@ class Process:
         self.name = name
         self.alive = False
         self.life = 0
+        self.since = 0.0
+        """When this life began."""
         self.crashes_after = 0
         """Killed at this many writes from now; 0: not."""
 
@@ -44,6 +46,7 @@ class Process:
         """Start a new life."""
         self.alive = True
         self.life += 1
+        self.since = self.engine.now
         self.on_begin()
 
     def end(self) -> None:

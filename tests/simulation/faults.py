@@ -37,6 +37,9 @@ class Faults:
             (3, self._long_crash_of_daemon),
             (8, self._kill_leader_between_writes),
             (3, self._kill_a_worker_between_writes),
+            (4, self._freeze_leader_in_a_failover),
+            (4, self._lose_worker_in_a_play),
+            (4, self._fail_in_a_play),
             (4, self._answers_are_lost),
             (3, self._broker_down),
             (3, self._broker_lossy),
@@ -159,6 +162,39 @@ class Faults:
 
     def _kill_a_worker_between_writes(self) -> None:
         self._engine.pick(self._world.workers).crashes_after = self._engine.random.randint(1, 8)
+
+    def _freeze_leader_in_a_failover(self) -> None:
+        """It wakes up with an old view of the fleet, just when another leads or is about to."""
+        leader = self._world.leader
+        if leader is not None:
+            self._kill_unit()
+            vm = self._world.vms[leader.machine.name]
+            self._engine.at(self._engine.between(0.0, 0.1), lambda: self._world.freeze(vm))
+            self._engine.at(self._engine.between(0.9, 3.5), lambda: self._world.thaw(vm))
+
+    def _lose_worker_in_a_play(self) -> None:
+        """Have something moved by plays that take long, and take the worker away that is at it."""
+
+        def lose() -> None:
+            for worker in self._world.workers:
+                if worker.alive and not worker.worker.is_idle:
+                    self._engine.pick((self._cut, self._freeze))(worker.vm)
+
+        self._move_slowly(lose)
+
+    def _fail_in_a_play(self) -> None:
+        """Have something moved by plays that take long, and fail meanwhile what runs."""
+        self._move_slowly(self._kill_unit)
+
+    def _move_slowly(self, meanwhile: Callable[[], None]) -> None:
+        self._world.long_plays = True
+        self._rotate_key()
+
+        def end() -> None:
+            self._world.long_plays = False
+
+        self._engine.at(self._engine.between(0.5, 4.0), meanwhile)
+        self._engine.at(10.0, end)
 
     # -- ways of communication ----------------------------------------------------------------------------------------
 
@@ -318,6 +354,7 @@ class Faults:
         world = self._world
         world.note("everything is healed")
         world.unsure_share, world.slow, world.broker.lossy = 0.0, False, False
+        world.long_plays = False
         world.broker.set_up(True)
         for vm in world.vms.values():
             world.set_cut(vm, False)

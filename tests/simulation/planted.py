@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from orchestrator.controller import Controller
-from orchestrator.domain.decision import Decision, Memory, Put
+from orchestrator.domain.decision import Decision, Put
 from orchestrator.domain.records import Assignment, Endpoint, Endpoints
 from orchestrator.domain.view import Kept
 from orchestrator.execute.choice import Situation
 from orchestrator.node import duties as do
-from orchestrator.observe.watch import Snapshot
-from orchestrator.store.port import CasDelete, CasPut, LockPut
+from orchestrator.store.port import CasDelete, CasPut, LockPut, Unknown
 from orchestrator.store.records import encoded
 from orchestrator.worker_steps import Worker
 from tests.simulation.daemons import WatchedHand
@@ -44,12 +43,13 @@ class UnfencedController(Controller):
 
     def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> Any:
         for decision in decisions:
-            self._port.txn(
-                tuple(
-                    CasPut(c.key, encoded(c.record), c.index) if isinstance(c, Put) else CasDelete(c.key, c.index)
-                    for c in decision.changes
+            with suppress(Unknown):
+                self._port.txn(
+                    tuple(
+                        CasPut(c.key, encoded(c.record), c.index) if isinstance(c, Put) else CasDelete(c.key, c.index)
+                        for c in decision.changes
+                    )
                 )
-            )
         return decisions, False
 
 
@@ -78,34 +78,27 @@ class SilentController(Controller):
         return replace(decision, changes=changes)
 
 
-class HomesickController(Controller):
-    """Takes its memory for eternal and decides on what it believes to have written: the epoch is turned back."""
-
-    def cycle(self, snapshot: Snapshot, leader_session: str, now: float, observed_at: float) -> Any:
-        kept: Mapping[str, Assignment] = self._memory.last_good
-        outcome = super().cycle(snapshot, leader_session, now, observed_at)
-        first = {**self._memory.last_good, **kept}
-        self._memory = Memory(self._memory.healthy_since, first, self._memory.announced)
-        return outcome
-
-
 class EpochBlindWorker(Worker):
-    """Takes every command for one of the present epoch."""
+    """Takes every command for one of the present epoch that nobody cancelled."""
 
     def _situation(self, now: float, asked: frozenset[str]) -> Situation:
         situation = super()._situation(now, asked)
-        epochs = {
-            seen.value.service: seen.value.epoch
-            for seen in situation.commands.values()
-            if isinstance(seen, Kept) and not seen.value.is_final
-        }
+        epochs: dict[str, int] = {}
+        for seen in situation.commands.values():
+            if isinstance(seen, Kept) and not seen.value.is_final:
+                service, epoch = seen.value.service, seen.value.epoch
+                epochs[service] = min(epoch, epochs.get(service, epoch))
         blind = {
             service: Kept(seen.value.with_(epoch=epochs[service]), seen.index)
             if isinstance(seen, Kept) and service in epochs
             else seen
             for service, seen in situation.assignments.items()
         }
-        return replace(situation, assignments=blind)
+        commands = {
+            name: replace(seen, value=seen.value.with_(cancel_requested=False)) if isinstance(seen, Kept) else seen
+            for name, seen in situation.commands.items()
+        }
+        return replace(situation, assignments=blind, commands=commands)
 
 
 class LeaselessWorker(Worker):
@@ -143,13 +136,6 @@ class RoughHand(WatchedHand):
     def _acquire(self, duty: do.AcquireLock) -> None:
         value = f'{{"vm": "{self._vm}", "epoch": {duty.epoch - 1}}}'.encode()
         self._port.txn((LockPut(f"orch/services/{duty.service}/lock", value, duty.session),))
-
-
-class TrustingHand(WatchedHand):
-    """Stops a unit on what it believed, without reading the assignment again."""
-
-    def _stop(self, duty: do.StopUnit, at: Any) -> None:
-        self._stop_unit(at.policy.unit)
 
 
 class FreeHand(WatchedHand):

@@ -102,6 +102,7 @@ class World:
         self.checker = Checker(self)
         self.vms = {name: Vm(self, name, engine.between(-0.05, 0.05)) for name in self.policy.vms}
         self.slow = False
+        self.long_plays = False
         self.unsure_share = 0.0
         self._electing = False
         self._peers = set(self.vms)
