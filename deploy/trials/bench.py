@@ -119,7 +119,8 @@ def main() -> None:
 
 def measure(lab: Lab, runs: int, only: str, console: Console) -> dict[str, Any]:
     """Run every trial whose name holds `only`; the fleet's grace is shortened so that it settles in seconds."""
-    rows, planned = [], []
+    rows: list[dict[str, Any]] = []
+    planned: list[dict[str, Any]] = []
     for standby in ("cold", "hot"):
         chosen = [(asked, trial) for kind, asked, trial in TRIALS if kind == standby and only in trial.name]
         moves = [move for move in PLANNED if standby == "cold" and only in move.name]
