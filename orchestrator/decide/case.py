@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from orchestrator.domain.policy import Policy, ServicePolicy
@@ -36,9 +37,9 @@ def by_service(kept: Iterable[Kept[OfService]]) -> Mapping[str, tuple[Kept[OfSer
     return {name: tuple(records) for name, records in found.items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
-    """One service whose assignment can be read."""
+    """One service whose assignment can be read. What every rule asks is worked out once."""
 
     name: str
     view: View
@@ -61,12 +62,12 @@ class Case:
         """The assignment's record."""
         return self.assignment.value
 
-    @property
+    @cached_property
     def active(self) -> str:
         """The VM that the assignment names active."""
         return self.assignment.value.active
 
-    @property
+    @cached_property
     def designated(self) -> str:
         """The designated VM; home where the designation names a VM that left the order."""
         named = self.assignment.value.designated
@@ -108,7 +109,7 @@ class Case:
         seen = self.view.vms.get(vm)
         return seen is not None and seen.load is Load.HIGH
 
-    @property
+    @cached_property
     def lock_is_current(self) -> bool:
         """Say whether the active VM holds the role lock at the assignment's epoch."""
         lock = self.seen.lock
@@ -119,12 +120,12 @@ class Case:
             and lock.value.epoch == self.now_assigned.epoch
         )
 
-    @property
+    @cached_property
     def is_serving(self) -> bool:
         """Say whether the active instance is healthy and holds the lock: traffic may be pointed at it."""
         return self.lock_is_current and self.is_healthy_on(self.active)
 
-    @property
+    @cached_property
     def is_down(self) -> bool:
         """Say whether the active instance is known not to serve. Healthy without the lock yet is not down."""
         if not self.is_up(self.active) or self.is_failed_on(self.active):

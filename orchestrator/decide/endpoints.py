@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from orchestrator.decide.case import Case, index_of, readable
 from orchestrator.decide.writing import of_case
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Put
 from orchestrator.domain.records import Endpoint, Endpoints
+from orchestrator.domain.view import Kept
 
 
-# Each cycle compares the endpoints of every service, and nearly all are what they were.
-@lru_cache(maxsize=65536)
-def _row(vm: str, address: str, port: int, backup: bool) -> Endpoint:
-    return Endpoint(vm=vm, address=address, port=port, backup=backup)
+Row = tuple[str, str, int, bool]
+"""VM, address, port, backup."""
 
 
-def _endpoint(case: Case, vm: str, backup: bool) -> Endpoint:
-    return _row(vm, case.policy.vms[vm].address, case.service.port, backup)
+def _row(case: Case, vm: str, backup: bool) -> Row:
+    return vm, case.policy.vms[vm].address, case.service.port, backup
 
 
-def endpoints_wanted(case: Case) -> Endpoints:
+def rows_wanted(case: Case) -> tuple[Row, ...]:
     """Return the active first, then the healthy hot standbys as backups (nginx retries them)."""
-    backups = [
-        vm
+    active = _row(case, case.active, False)
+    if not case.is_hot:
+        return (active,)
+    backups = (
+        _row(case, vm, True)
         for vm in case.service.order
-        if case.is_hot and vm != case.active and case.is_healthy_on(vm) and not case.in_maintenance(vm)
-    ]
-    rows = (_endpoint(case, case.active, False), *(_endpoint(case, vm, True) for vm in backups))
-    return Endpoints(service=case.name, epoch=case.now_assigned.epoch, endpoints=rows)
+        if vm != case.active and case.is_healthy_on(vm) and not case.in_maintenance(vm)
+    )
+    return (active, *backups)
+
+
+def _rows_now(kept: Kept[Endpoints] | None, epoch: int) -> tuple[Row, ...]:
+    """Return what traffic is pointed at in this epoch: nothing where that was written in another one."""
+    if kept is None or kept.value.epoch != epoch:
+        return ()
+    return tuple((row.vm, row.address, row.port, row.backup) for row in kept.value.endpoints)
 
 
 def endpoints_are_current(case: Case) -> bool:
     """Say whether traffic is pointed at the active at this epoch (backups may still differ)."""
-    kept = readable(case.seen.endpoints)
-    if kept is None or kept.value.epoch != case.now_assigned.epoch:
-        return False
-    return kept.value.endpoints[0] == _endpoint(case, case.active, False)
+    rows = _rows_now(readable(case.seen.endpoints), case.now_assigned.epoch)
+    return rows[:1] == (_row(case, case.active, False),)
 
 
 def put_endpoints(case: Case) -> Put:
     """Return the write of the endpoints as they are wanted now."""
-    return Put(keys.endpoints(case.name), endpoints_wanted(case), index_of(case.seen.endpoints))
+    rows = tuple(Endpoint(vm=vm, address=ip, port=port, backup=backup) for vm, ip, port, backup in rows_wanted(case))
+    record = Endpoints(service=case.name, epoch=case.now_assigned.epoch, endpoints=rows)
+    return Put(keys.endpoints(case.name), record, index_of(case.seen.endpoints))
 
 
 def corrected_endpoints(case: Case) -> Decision | None:
     """Return the correction where a serving active is not what is pointed at, or the backups changed."""
-    kept = readable(case.seen.endpoints)
-    wanted = endpoints_wanted(case)
-    if not case.is_serving or (kept is not None and kept.value == wanted):
+    if not case.is_serving:
         return None
-    named = ", ".join(f"{row.vm}{' (backup)' if row.backup else ''}" for row in wanted.endpoints)
+    wanted = rows_wanted(case)
+    if _rows_now(readable(case.seen.endpoints), case.now_assigned.epoch) == wanted:
+        return None
+    named = ", ".join(f"{vm}{' (backup)' if backup else ''}" for vm, _, _, backup in wanted)
     journal = not endpoints_are_current(case)
     return of_case(
         case, "endpoints", f"Traffic of {case.name} is pointed at {named}.", put_endpoints(case), journal=journal

@@ -1,0 +1,17 @@
+"""The simulation fails when it should: each planted bug is found within some seeds, for the right reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.planted import BUGS
+from tests.simulation.run import run_seed
+
+SEEDS = range(1, 201)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_the_simulation_finds(name: str) -> None:
+    parts, words = BUGS[name]
+    found = (run_seed(seed, parts).violated for seed in SEEDS)
+    assert any(violated is not None and words in violated for violated in found), f"{name} was not found"
