@@ -36,13 +36,16 @@ DIAGNOSES: dict[str, Row] = {
         "While automation is paused or no VM of the order is up, it waits.",
     ),
     "assignment_unreadable": Row(
-        "The value of the service's assignment in KV is not an assignment (somebody or something overwrote it).",
-        "The last good one is written back, if this leader has seen it or the role lock's holder tells it.",
-        "Where neither is known nothing moves: a guess could make two VMs active. An operator writes it back.",
+        "The service's assignment in KV was overwritten with something else, or deleted.",
+        "It is restored from what tells the newest epoch: the running request, the role lock's holder, the endpoints, or "
+        "the last good one that this leader has seen. The epoch never goes back.",
+        "Where none of them tells, nothing moves: a guess could make two VMs active. An operator writes it back.",
     ),
     "active_down": Row(
-        "The active instance fails its check, or its VM is not reachable by gossip.",
+        "The active instance fails its check or is not registered without holding the role lock; its VM is not reachable "
+        "by gossip; or it never got the traffic and no guard runs there to take the lock.",
         "The service fails over to the best candidate: healthy ones first, then the designated VM, then the order.",
+        "A VM that is down, in maintenance, without a guard, or where the service fails its check is no candidate.",
     ),
     "no_candidate": Row(
         "The active instance is down and no other VM can take the service.",
@@ -60,18 +63,22 @@ DIAGNOSES: dict[str, Row] = {
         "No automatic failover or failback until the hold is over or `orch resume SERVICE` acknowledges it.",
     ),
     "unlocked": Row(
-        "The active instance is healthy but its guard does not hold the role lock at this epoch.",
+        "The active instance is not down, but not seen healthy with the role lock of this epoch either.",
         "The guard takes the lock by itself within a second.",
-        "Traffic is not moved: the instance is healthy, and moving it would cost more than waiting.",
+        "Nothing is moved or stopped meanwhile: endpoints and standbys stay as they are.",
     ),
     "grace": Row(
         "The designated VM is healthy again while the service is active elsewhere.",
-        "When it has been healthy without a break for `failback.grace_s`, the service comes home, make before break.",
+        "When it has been healthy without a break for `failback.grace_s`, the service comes home, make before break. A "
+        "designated VM that never served it (home was down at the first assignment, or the order changed) is started "
+        "by its play first.",
+        "A move home that failed or was cancelled starts the grace anew.",
     ),
     "displaced": Row(
         "The service is healthy, but not active where it is designated, and cannot go there yet.",
         "It comes home when what stands in the way is over.",
-        "It stays where it is: the designated VM is down, in maintenance, failing, or automatic failback is off.",
+        "It stays where it is: the designated VM is down, in maintenance or without a guard, the service fails or was "
+        "stopped there, or automatic failback is off.",
     ),
     "rotation_waits": Row(
         "A rotation is due or was asked for, and no other VM can take the service.",

@@ -26,7 +26,8 @@ def consider_failback(case: Case) -> Step:
             _wake(case),
         )
     due = since + case.policy.failback.grace_s
-    if case.now < due:
+    if case.now < due or not case.grace_is_announced:
+        # Announced even when the grace has passed meanwhile (Consul did not answer): the journal has no gaps.
         return _in_grace(case, home, due)
     has_been = "up" if case.is_new_on(home) else "healthy"
     reason = f"{home} has been {has_been} for {case.now - since:.0f} s, failback triggered"
@@ -60,8 +61,8 @@ def grace_key(service: str, home: str, since: float) -> str:
 
 def _in_grace(case: Case, home: str, due: float) -> Step:
     recovered = f"{home} can take {case.name}" if case.is_new_on(home) else f"{case.name} has recovered on {home}"
-    left = diagnosis("grace", case.name, f"{recovered}; failback in {due - case.now:.0f} s.", action="wait")
+    left = diagnosis("grace", case.name, f"{recovered}; failback in {max(0.0, due - case.now):.0f} s.", action="wait")
     if case.grace_is_announced:
         return None, left, due
     sentence = f"{recovered}; the grace of {case.policy.failback.grace_s:g} s has started."
-    return of_case(case, "grace", sentence, vm=home), left, due
+    return of_case(case, "grace", sentence, vm=home), left, due if due > case.now else None

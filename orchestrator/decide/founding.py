@@ -92,7 +92,7 @@ def _restored(case: Unfounded) -> Step | None:
     """Return the restoration of the assignment, or why there can be none; None where there never was one."""
     bad = case.seen.assignment
     newest = max(_traces(case), key=lambda trace: (trace.epoch, trace.exact), default=None)
-    problem = f"the assignment of {case.name} in KV " + (
+    problem = f"The assignment of {case.name} in KV " + (
         f"cannot be read ({bad.problem})" if isinstance(bad, Unreadable) else "is gone"
     )
     if newest is None or newest.epoch < 1:

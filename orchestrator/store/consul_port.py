@@ -293,6 +293,10 @@ class ConsulPort:
         """See `Port.agent_deregister`."""
         self._call("put", f"/v1/agent/service/deregister/{service_id}", accept=(200, 404))
 
+    def agent_reload(self) -> None:
+        """See `Port.agent_reload`."""
+        self._call("put", "/v1/agent/reload")
+
     def node_name(self) -> str:
         """See `Port.node_name`. Asked once: an agent's name does not change while it runs."""
         if self._node is None:

@@ -234,6 +234,12 @@ class Port(Protocol):
     def agent_deregister(self, service_id: str) -> None:
         """Remove the service and its checks from the local agent; no error when absent."""
 
+    def agent_reload(self) -> None:
+        """Have the local agent load its definitions and send all of them to the catalog anew, statuses kept.
+
+        For a VM that autopilot struck off: its agent believes itself in sync and would compare only minutes later.
+        """
+
     def node_name(self) -> str:
         """Return the local agent's node name (the VM's name)."""
 

@@ -535,3 +535,12 @@ def test_of_two_that_compare_and_set_one_wins(ground: Ground) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcome.value for outcome in outcomes) == ["lost", "won"]
+
+
+def test_a_reload_of_the_agent_keeps_what_is_registered_and_its_sessions(port: Port) -> None:
+    registered(port)
+    session = port.session_create("keeper", (UNIT.check_id,))
+    port.agent_reload()
+    assert status_of(port, UNIT.check_id) == "passing"
+    assert {service.id for service in port.agent_services()} >= {SERVICE.id}
+    assert session in {found.id for found in port.session_list(NODE)[1]}

@@ -526,6 +526,11 @@ class FakePort:
         self._cluster._sync(self._node)
         self._hook("agent_deregister", "after")
 
+    def agent_reload(self) -> None:
+        """See `Port.agent_reload`."""
+        self._agent()
+        self._cluster._sync(self._node)
+
     def node_name(self) -> str:
         """See `Port.node_name`."""
         self._agent()

@@ -143,6 +143,8 @@ class ControllerDaemon(Daemon):
     def _record(self, inputs: Inputs, outcome: Outcome) -> None:
         for decision in outcome.decisions:
             self.world.note(f"{self.name}: {decision.sentence}")
+        if self.world.on_cycle is not None:
+            self.world.on_cycle(inputs, outcome)
 
 
 class SimulatedPlays:
@@ -296,7 +298,8 @@ class GuardDaemon(Daemon):
     def set_up(self) -> None:
         """See `guard.Guard`."""
         port = self.world.consul.port(self.vm.name)
-        self.watching = Watching(self, port, reads_of(self.vm.name, keys.SERVICES, SESSIONS, keys.CONFIG, PULSE))
+        reads = reads_of(self.vm.name, keys.SERVICES, SESSIONS, keys.CONFIG, PULSE)
+        self.watching = Watching(self, port, reads, tells_all=True)
         self.knowledge = _DiskKnowledge(self.vm)
         hand = self.world.parts.hand(self.vm, port, self._probe, self._stop_unit)
         self.rounds = Rounds(self.knowledge, port, hand, lambda: self.engine.now)

@@ -54,8 +54,10 @@ def _pulse(port: Port) -> tuple[int, Any]:
 class Watching:
     """The watchers of one daemon; keeps what `observe.watch.Observed` gives to a loop."""
 
-    def __init__(self, daemon: Daemon, port: Port, reads: dict[str, Read]) -> None:
+    def __init__(self, daemon: Daemon, port: Port, reads: dict[str, Read], *, tells_all: bool = False) -> None:
+        """`tells_all`: as the guard's feeds do, pass on answers too that are the same as the ones before."""
         self._daemon = daemon
+        self._tells_all = tells_all
         self._port = port
         self._reads = reads
         self._due: set[str] = set()
@@ -107,9 +109,10 @@ class Watching:
                 self._unknown[name] = str(problem)
                 self._tell(name)
             return
-        news = self._unknown.pop(name, None) is not None
+        news = self._unknown.pop(name, None) is not None or self._tells_all
+        self._index[name] = index
         if self._data.get(name) != found:
-            self._data[name], self._index[name] = found, index
+            self._data[name] = found
             news = True
         if news:
             self._tell(name)

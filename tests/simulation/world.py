@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.domain import keys
+from orchestrator.domain.decision import Outcome
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, Command, Endpoints, LockValue
 from orchestrator.node.situation import AddressState
+from orchestrator.recorder import Inputs
 from orchestrator.store.port import Unknown
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
 from tests.simulation.broker import Broker
@@ -87,12 +89,22 @@ def policy_document(standby: str, grace_s: float, interval_s: float) -> dict[str
 class World:
     """Everything."""
 
-    def __init__(self, seed: int, parts: Parts, *, on_note: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        parts: Parts,
+        *,
+        document: dict[str, Any] | None = None,
+        on_note: Callable[[str], None] | None = None,
+        on_cycle: Callable[[Inputs, Outcome], None] | None = None,
+    ) -> None:
+        """`document`: the policy; without one it is drawn. `on_cycle` is given every cycle of a leading controller."""
+        self.on_cycle = on_cycle
         self.engine = engine = Engine(seed)
         self.parts = parts
         self.trace: deque[tuple[float, str]] = deque(maxlen=60)
         self._on_note = on_note
-        self.document = policy_document(
+        self.document = document or policy_document(
             engine.pick(("cold", "hot")), engine.between(3.0, 8.0), engine.pick((40.0, 90.0, 86400.0))
         )
         self.policy = Policy.model_validate(self.document)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from orchestrator.decide import decide
 from orchestrator.domain import keys
 from orchestrator.domain.records import CommandState, MoveKind, Play, RequestKind, Rotation
 from tests.unit.decide.fleet import GRACE_S, WEB, Fleet, policy_of
@@ -163,3 +166,12 @@ def test_a_home_that_has_served_before_is_not_started_by_a_failback() -> None:
     fleet = Fleet().serving(designated_is_new=True).fails("home")
     fleet.step()
     assert not fleet.assignment.designated_is_new
+
+
+def test_a_grace_that_could_not_be_announced_in_time_is_announced_before_the_failback() -> None:
+    fleet = Fleet().serving("second").runs("home")
+    unanswered = decide(fleet.view(), fleet.memory, fleet.policy, fleet.now)
+    assert [made.code for made in unanswered.decisions] == ["grace"]
+    fleet.memory = replace(unanswered.memory, announced=frozenset())
+    assert fleet.codes(GRACE_S + 1) == ["grace"]
+    assert fleet.codes() == ["failback"]

@@ -48,7 +48,7 @@ def test_an_overwritten_assignment_is_written_back_as_it_was() -> None:
     good = fleet.assignment
     (decision,) = _garbled(fleet).step().decisions
     assert decision.sentence == (
-        "the assignment of web in KV cannot be read (it is no JSON); it is restored from the holder of its role lock: "
+        "The assignment of web in KV cannot be read (it is no JSON); it is restored from the holder of its role lock: "
         "active second, epoch 3."
     )
     assert fleet.assignment == good
@@ -100,7 +100,7 @@ def test_where_nothing_is_known_an_unreadable_assignment_stays_and_requests_are_
     outcome = fleet.step()
     assert [d.code for d in outcome.decisions] == ["refused"]
     assert fleet.request().outcome == (
-        "the assignment of web in KV cannot be read (it is no JSON), and no good one is known: nothing moves until an "
+        "The assignment of web in KV cannot be read (it is no JSON), and no good one is known: nothing moves until an "
         "operator writes it back."
     )
 
