@@ -11,9 +11,10 @@ from orchestrator.decide.endpoints import corrected_endpoints
 from orchestrator.decide.failback import consider_failback, grace_key
 from orchestrator.decide.failover import consider_failover
 from orchestrator.decide.founding import Unfounded, consider_unfounded
-from orchestrator.decide.moves import progress, settled_standbys, tidy_commands
+from orchestrator.decide.progress import progress
 from orchestrator.decide.requests import consider_request, endings_of_strangers, refused
 from orchestrator.decide.rotation import consider_rotation
+from orchestrator.decide.tidying import settled_standbys, tidy_commands
 from orchestrator.decide.writing import decision
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Delete, Diagnosis, Memory, Outcome

@@ -37,13 +37,13 @@ DIAGNOSES: dict[str, Row] = {
     ),
     "assignment_unreadable": Row(
         "The service's assignment in KV was overwritten with something else, or deleted.",
-        "It is restored from what tells the newest epoch: the running request, the role lock's holder, the endpoints, or "
-        "the last good one that this leader has seen. The epoch never goes back.",
+        "It is restored from what tells the newest epoch: the running request, the role lock's holder, the endpoints, "
+        "or the last good one that this leader has seen. The epoch never goes back.",
         "Where none of them tells, nothing moves: a guess could make two VMs active. An operator writes it back.",
     ),
     "active_down": Row(
-        "The active instance fails its check or is not registered without holding the role lock; its VM is not reachable "
-        "by gossip; or it never got the traffic and no guard runs there to take the lock.",
+        "The active instance fails its check, or is neither registered nor holding the role lock; its VM is not "
+        "reachable by gossip; or it never got the traffic and no guard runs there to take the lock.",
         "The service fails over to the best candidate: healthy ones first, then the designated VM, then the order.",
         "A VM that is down, in maintenance, without a guard, or where the service fails its check is no candidate.",
     ),

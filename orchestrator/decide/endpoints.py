@@ -9,7 +9,6 @@ from orchestrator.domain.decision import Decision, Put
 from orchestrator.domain.records import Endpoint, Endpoints
 from orchestrator.domain.view import Kept
 
-
 Row = tuple[str, str, int, bool]
 """VM, address, port, backup."""
 

@@ -118,6 +118,8 @@ def _assignment_from(newest: _Trace, case: Unfounded) -> Assignment:
         since=case.now,
         kind=MoveKind.FAILOVER,
         reason=f"restored from {newest.source}",
+        # Nobody knows: a home that nothing starts would be worse than one that is started although somebody stopped it.
+        designated_is_new=case.good.designated_is_new if case.good else True,
     )
 
 
@@ -137,33 +139,10 @@ def _founded(case: Unfounded) -> Step:
         why = "no VM of its order is up"
     if vm is None or why is not None:
         return None, diagnosis("unassigned", name, f"{name} has no assignment yet, and {why}.", because=why)
-    request = Request(
-        id=f"{stamp(now)}-{name}-initial",
-        kind=RequestKind.INITIAL,
-        service=name,
-        target=vm,
-        reason="first assignment",
-        state=RequestState.RUNNING,
-        created=now,
-        updated=now,
-        epoch=1,
-        times={"decided": now, "assigned": now},
-    )
-    hot = case.service.standby == "hot"
-    assignment = Assignment(
-        service=name,
-        active=vm,
-        designated=case.service.home,
-        standbys=tuple(v for v in case.service.order if hot and v not in (vm, case.service.home)),
-        epoch=1,
-        since=now,
-        kind=MoveKind.INITIAL,
-        reason=request.reason,
-        request_id=request.id,
-        designated_is_new=True,
-    )
-    started = [vm, *(other for other in case.service.order if hot and other != vm and case.is_up(other))]
-    commands = [_first_command(case, assignment, request, number, vm) for number, vm in enumerate(started, start=1)]
+    request, assignment = _first_request(case, vm), _first_assignment(case, vm)
+    assignment = assignment.with_(request_id=request.id)
+    others = (other for other in case.service.order if _is_hot(case) and other != vm and case.is_up(other))
+    commands = [_first_command(case, assignment, n, target) for n, target in enumerate((vm, *others), start=1)]
     changes = (
         Put(keys.assignment(name), assignment, 0),
         Put(keys.request(request.id), request, 0),
@@ -174,16 +153,50 @@ def _founded(case: Unfounded) -> Step:
     return made, diagnosis("unassigned", name, sentence, action="initial")
 
 
-def _first_command(case: Unfounded, assignment: Assignment, request: Request, number: int, target: str) -> Command:
+def _is_hot(case: Unfounded) -> bool:
+    return case.service.standby == "hot"
+
+
+def _first_request(case: Unfounded, vm: str) -> Request:
+    return Request(
+        id=f"{stamp(case.now)}-{case.name}-initial",
+        kind=RequestKind.INITIAL,
+        service=case.name,
+        target=vm,
+        reason="first assignment",
+        state=RequestState.RUNNING,
+        created=case.now,
+        updated=case.now,
+        epoch=1,
+        times={"decided": case.now, "assigned": case.now},
+    )
+
+
+def _first_assignment(case: Unfounded, vm: str) -> Assignment:
+    home = case.service.home
+    return Assignment(
+        service=case.name,
+        active=vm,
+        designated=home,
+        standbys=tuple(other for other in case.service.order if _is_hot(case) and other not in (vm, home)),
+        epoch=1,
+        since=case.now,
+        kind=MoveKind.INITIAL,
+        reason="first assignment",
+        designated_is_new=True,
+    )
+
+
+def _first_command(case: Unfounded, assignment: Assignment, number: int, target: str) -> Command:
     return Command(
         id=f"{stamp(case.now)}-{case.name}-{Play.ACTIVATE.value}-e1-{number}",
-        request_id=request.id,
+        request_id=str(assignment.request_id),
         service=case.name,
         kind=MoveKind.INITIAL,
         play=Play.ACTIVATE,
         playbook=case.service.activate,
         target=target,
-        enable_at_boot=target == assignment.designated or case.service.standby == "hot",
+        enable_at_boot=target == assignment.designated or _is_hot(case),
         unit=case.service.unit,
         epoch=assignment.epoch,
         created=case.now,

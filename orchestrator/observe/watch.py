@@ -94,7 +94,8 @@ class Snapshot:
 
     def pair(self, key: str) -> KvPair | None:
         """Return one pair by its key; None where it is absent."""
-        found = self.data[key] if key in self.data else self.pairs
+        own = self.data.get(key)
+        found = self.pairs if own is None else own
         return next((pair for pair in found if isinstance(pair, KvPair) and pair.key == key), None)
 
 

@@ -151,7 +151,7 @@ def test_a_service_that_flaps_is_held_until_it_is_acknowledged(fleet: Lab) -> No
     changed = json.loads(json.dumps(before))
     # Failovers of the tests before may be remembered still: one more is allowed, the next is one too many.
     remembered = len(json.loads(kv_get(fleet, "orch/services/backend/assignment") or "{}").get("failovers", []))
-    changed["flapping"] = {"max_failovers": remembered + 1, "window_s": 900.0, "hold_s": 600.0}
+    changed["flapping"] = {"max_failovers": remembered + 1, "window_s": 600.0, "hold_s": 600.0}
     apply_policy(fleet, changed)
     try:
         fleet.fault("kill", HOME["backend"], "backend")

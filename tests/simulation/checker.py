@@ -45,7 +45,7 @@ class Checker:
         self.requests: dict[str, Request] = {}
         """Every request that could be read, as it was last."""
         self.spoilt: set[str] = set()
-        """Keys that the faults wrote: what was in them is lost."""
+        """Requests that the faults overwrote: what was in them is lost."""
         self._held: dict[str, set[tuple[str, int]]] = {}
         self._epochs: dict[str, int] = {}
         self._epoch_since: dict[str, float] = {}
@@ -63,8 +63,6 @@ class Checker:
         if pair is None:
             return
         writer = self._world.engine.current
-        if writer is None:
-            self.spoilt.add(key)
         what = key.rpartition("/")[2]
         if key.startswith(keys.SERVICES):
             service = key.split("/")[2]
@@ -130,6 +128,7 @@ class Checker:
         try:
             request = Request.from_json(value)
         except ValueError:
+            self.spoilt.add(key)
             return
         before = self.requests.get(key)
         if before is not None and before.is_final and request != before and key not in self.spoilt:

@@ -64,4 +64,5 @@ def _run(world: World) -> None:
         good = good + 1 if complaint is None else 0
         if complaint is not None and world.engine.now > end + SETTLED_WITHIN_S:
             raise Violated(f"{SETTLED_WITHIN_S:g} s after everything was healed, {complaint}")
-        world.run_until(world.engine.now + LOOK_EVERY_S)
+        if good < LOOKS:
+            world.run_until(world.engine.now + LOOK_EVERY_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchestrator.decide import decide
+from orchestrator.decide.failback import LOOK_AGAIN_S
 from orchestrator.domain import keys
 from orchestrator.domain.records import CommandState, MoveKind, Play, RequestKind, Rotation
 from tests.unit.decide.fleet import GRACE_S, WEB, Fleet, policy_of
@@ -173,5 +174,7 @@ def test_a_grace_that_could_not_be_announced_in_time_is_announced_before_the_fai
     unanswered = decide(fleet.view(), fleet.memory, fleet.policy, fleet.now)
     assert [made.code for made in unanswered.decisions] == ["grace"]
     fleet.memory = replace(unanswered.memory, announced=frozenset())
-    assert fleet.codes(GRACE_S + 1) == ["grace"]
+    late = fleet.step(GRACE_S + 1)
+    assert [made.code for made in late.decisions] == ["grace"]
+    assert late.wake_at == fleet.now + LOOK_AGAIN_S, "nothing that is watched changes, so nothing else wakes the leader"
     assert fleet.codes() == ["failback"]

@@ -19,9 +19,14 @@ def amqp(tmp_path: Path) -> AmqpSettings:
     return AmqpSettings(hosts=("127.0.0.1",), port=1, password_file=tmp_path / "password")
 
 
+def said_by_us(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What orch logged. The daemons' journal leaves out what pika itself logs of every try."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("orchestrator")]
+
+
 def wait_for_message(caplog: pytest.LogCaptureFixture) -> None:
     deadline = time.monotonic() + 30
-    while not caplog.messages and time.monotonic() < deadline:
+    while not said_by_us(caplog) and time.monotonic() < deadline:
         time.sleep(0.01)
 
 
@@ -61,8 +66,8 @@ def test_an_unreachable_broker_is_told_once_and_stopping_is_quick(
     publisher.publish(a_command(1))
     wait_for_message(caplog)
     publisher.stop()
-    assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith("The publisher reaches no broker (127.0.0.2: ")
+    (said,) = said_by_us(caplog)
+    assert said.startswith("The publisher reaches no broker (127.0.0.2: ")
 
 
 def test_a_missing_password_is_told_and_not_raised(amqp: AmqpSettings, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,153 @@
+"""The controller's own steps on a Consul in memory: what it decides on, what it writes, when it leads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
+
+import pytest
+
+from orchestrator.controller import AFTER_UNKNOWN_S, OWN_WRITES_SEEN_WITHIN_S, Controller, Loop
+from orchestrator.domain import keys
+from orchestrator.domain.records import Assignment, Command
+from orchestrator.observe.watch import CHECKS, Snapshot
+from orchestrator.store.election import Election
+from orchestrator.store.port import Unknown
+from tests.fakes.fake_consul import PASSING, FakeConsul
+from tests.simulation.world import policy_document
+
+VM, OTHER = "messaging-server", "frontend-server"
+NOW = 1_700_000_000.0
+WATCHED = (keys.SERVICES, keys.REQUESTS, keys.COMMANDS, keys.LEADER, keys.CONFIG, keys.ROTATE, keys.PAUSED)
+
+
+class Stage:
+    """A fleet whose policy is applied and where nothing has been decided yet."""
+
+    def __init__(self) -> None:
+        self.document = policy_document("cold", 5.0, 86400.0)
+        self.consul = FakeConsul(self.document["vms"])
+        self.port = self.consul.port(VM)
+        for vm in (VM, OTHER):
+            self.consul.set_check(vm, keys.daemon_check_id("controller"), PASSING)
+        self.port.kv_put(keys.CONFIG, json.dumps(self.document).encode())
+        self.published: list[Command] = []
+        self.controller = Controller(self.port, self.published.append, lambda inputs, outcome: None)
+        self.election = Election(self.port, VM)
+        self.version = 0
+
+    def lead(self) -> str:
+        """Have the lead and return the session."""
+        assert self.election.campaign()
+        assert self.election.session is not None
+        return self.election.session
+
+    def snapshot(self, **older: tuple[object, ...]) -> Snapshot:
+        """Return what is there now, but for the sources that show something older."""
+        self.version += 1
+        data: dict[str, tuple[object, ...]] = {prefix: self.consul.peek_list(prefix) for prefix in WATCHED}
+        data[CHECKS] = self.port.checks()[1]
+        unknown: Mapping[str, str] = MappingProxyType({})
+        return Snapshot(self.version, MappingProxyType({**data, **older}), unknown, 0.0)
+
+    def assignment(self) -> Assignment:
+        """Return the backend's assignment."""
+        pair = self.consul.peek(keys.assignment("backend"))
+        assert pair is not None
+        return Assignment.from_json(pair.value)
+
+
+@pytest.fixture
+def stage() -> Stage:
+    return Stage()
+
+
+def test_a_leader_writes_what_it_decides_and_publishes_the_commands(stage: Stage) -> None:
+    cycle = stage.controller.cycle(stage.snapshot(), stage.lead(), NOW, NOW)
+    assert [decision.code for decision in cycle.applied] == ["initial", "initial"]
+    assert [command.target for command in stage.published] == ["backend-server", "frontend-server"]
+    assert stage.assignment().epoch == 1
+
+
+def test_without_the_leader_lock_nothing_is_written(stage: Stage) -> None:
+    session = stage.lead()
+    stage.port.session_destroy(session)
+    cycle = stage.controller.cycle(stage.snapshot(), session, NOW, NOW)
+    assert cycle.applied == ()
+    assert stage.consul.peek(keys.assignment("backend")) is None
+    assert stage.published == []
+
+
+def test_a_view_without_its_own_writes_is_not_decided_on(stage: Stage) -> None:
+    session, before = stage.lead(), stage.consul.peek_list(keys.REQUESTS)
+    stage.controller.cycle(stage.snapshot(), session, NOW, NOW)
+    half = stage.snapshot(**{keys.REQUESTS: before})
+    cycle = stage.controller.cycle(half, session, NOW + 0.01, NOW)
+    assert (cycle.outcome, cycle.wake_at) == (None, NOW + OWN_WRITES_SEEN_WITHIN_S)
+    assert stage.controller.cycle(stage.snapshot(), session, NOW + 0.02, NOW).outcome is not None
+
+
+def test_its_own_writes_are_not_waited_for_for_ever(stage: Stage) -> None:
+    session, before = stage.lead(), stage.consul.peek_list(keys.REQUESTS)
+    stage.controller.cycle(stage.snapshot(), session, NOW, NOW)
+    half = stage.snapshot(**{keys.REQUESTS: before})
+    assert stage.controller.cycle(half, session, NOW + OWN_WRITES_SEEN_WITHIN_S, NOW).outcome is not None
+
+
+def test_after_a_lost_or_unanswered_transaction_it_looks_again_soon(stage: Stage) -> None:
+    session, shown = stage.lead(), stage.snapshot()
+    stage.port.kv_put(keys.assignment("backend"), b"{}")
+    assert stage.controller.cycle(shown, session, NOW, NOW).wake_at == NOW + AFTER_UNKNOWN_S
+
+    def unanswered(node: str, operation: str, when: str) -> None:
+        raise Unknown("no answer")
+
+    stage = Stage()
+    session = stage.lead()
+    stage.consul.on_write = unanswered
+    cycle = stage.controller.cycle(stage.snapshot(), session, NOW, NOW)
+    assert (cycle.applied, cycle.wake_at) == ((), NOW + AFTER_UNKNOWN_S)
+
+
+def test_an_invalid_policy_leaves_the_last_good_one_in_force(stage: Stage) -> None:
+    good = stage.controller.learn_policy(stage.snapshot())
+    stage.port.kv_put(keys.CONFIG, b"{}")
+    assert stage.controller.learn_policy(stage.snapshot()) == good
+    assert good is not None
+
+
+def _loop(stage: Stage) -> Loop:
+    """Return a loop as a controller that has just been started has it."""
+    return Loop(
+        SimpleNamespace(vm=VM, health_ports=SimpleNamespace(controller=9701)),  # type: ignore[arg-type]
+        stage.port,
+        SimpleNamespace(wait=lambda after, timeout_s: stage.snapshot()),  # type: ignore[arg-type]
+        Election(stage.port, VM),
+        Controller(stage.port, stage.published.append, lambda inputs, outcome: None),
+        SimpleNamespace(beat=lambda sentence: None),  # type: ignore[arg-type]
+        wall=lambda: NOW,
+        monotonic=lambda: NOW,
+    )
+
+
+def test_a_leader_that_was_restarted_before_any_check_noticed_leads_again(stage: Stage) -> None:
+    old_session = stage.lead()
+    _loop(stage).round()
+    lock = stage.consul.peek(keys.LEADER)
+    assert lock is not None
+    assert lock.session not in (None, old_session)
+    assert not stage.consul.session_exists(old_session)
+    assert stage.assignment().epoch == 1
+
+
+def test_a_follower_leaves_the_lock_to_another_leader(stage: Stage) -> None:
+    other = Election(stage.consul.port(OTHER), OTHER)
+    assert other.campaign()
+    loop = _loop(stage)
+    loop.round()
+    loop.round()
+    lock = stage.consul.peek(keys.LEADER)
+    assert lock is not None
+    assert lock.session == other.session
+    assert stage.consul.peek(keys.assignment("backend")) is None
