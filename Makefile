@@ -39,6 +39,7 @@ lab-tests: bootstrap-test  ## On the four machines (as root).
 	@$(TEST_LAB) $(PYTEST) tests/lab
 
 bench: bootstrap  ## Outages as a client sees them, with each step's share.
+	@$(PYTHON) -m tests.bench.decide_bench
 	@$(PYTHON) -m deploy.trials.bench
 
 bootstrap:

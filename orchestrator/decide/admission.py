@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.decide.candidates import candidates_for, next_in_rotation, obstacle_on, obstacle_to_rotation, why_none
-from orchestrator.decide.case import Case
+from orchestrator.decide.case import Case, reachable_vms
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Request, RequestKind, RequestState
 from orchestrator.domain.view import InstanceState, Unreadable, View
@@ -32,7 +32,7 @@ def refusal_of(request: Request, view: View, policy: Policy, now: float) -> str 
         return f"{name} has no assignment yet; the leading controller makes the first one."
     if request.kind is RequestKind.INITIAL:
         return f"{name} is assigned already, to {kept.value.active}."
-    case = Case(name, view, seen, policy, policy.services[name], kept, now)
+    case = Case(name, view, seen, policy, policy.services[name], kept, now, reachable_vms(view, policy))
     return _acknowledge_refusal(case) if request.kind is RequestKind.ACKNOWLEDGE else _move_refusal(request, case)
 
 

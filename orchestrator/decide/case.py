@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from orchestrator.domain.policy import Policy, ServicePolicy
@@ -37,9 +36,14 @@ def by_service(kept: Iterable[Kept[OfService]]) -> Mapping[str, tuple[Kept[OfSer
     return {name: tuple(records) for name, records in found.items()}
 
 
+def reachable_vms(view: View, policy: Policy) -> frozenset[str]:
+    """Return the VMs of the policy that gossip reaches."""
+    return frozenset(name for name, seen in view.vms.items() if seen.reach is Reach.UP and name in policy.vms)
+
+
 @dataclass(frozen=True)
 class Case:
-    """One service whose assignment can be read. What every rule asks is worked out once."""
+    """One service whose assignment can be read."""
 
     name: str
     view: View
@@ -48,6 +52,8 @@ class Case:
     service: ServicePolicy
     assignment: Kept[Assignment]
     now: float
+    up: frozenset[str]
+    """The VMs of the policy that gossip reaches (`reachable_vms`, worked out once for all services)."""
     requests: tuple[Kept[Request], ...] = ()
     """The open requests of this service, oldest first."""
     commands: tuple[Kept[Command], ...] = ()
@@ -56,22 +62,21 @@ class Case:
     """Since when the designated VM has been seen fit to take the service back without a break; None: it is not, or
     the service is there."""
     grace_is_announced: bool = False
+    active: str = field(init=False)
+    """The VM that the assignment names active."""
+    designated: str = field(init=False)
+    """The designated VM; home where the designation names a VM that left the order."""
+
+    def __post_init__(self) -> None:
+        named = self.assignment.value.designated
+        designated = named if named in self.service.order else self.service.home
+        # Set past the frozen surface: they follow from the assignment, and every rule asks for them.
+        self.__dict__.update(active=self.assignment.value.active, designated=designated)
 
     @property
     def now_assigned(self) -> Assignment:
         """The assignment's record."""
         return self.assignment.value
-
-    @cached_property
-    def active(self) -> str:
-        """The VM that the assignment names active."""
-        return self.assignment.value.active
-
-    @cached_property
-    def designated(self) -> str:
-        """The designated VM; home where the designation names a VM that left the order."""
-        named = self.assignment.value.designated
-        return named if named in self.service.order else self.service.home
 
     def has_heard_of(self, request_id: str, since: float) -> bool:
         """Say whether the request has been seen, open or ended. After `UNHEARD_S` it is taken for trimmed or lost."""
@@ -83,12 +88,11 @@ class Case:
 
     def is_up(self, vm: str) -> bool:
         """Say whether gossip reaches the VM. A VM that the policy does not know is not up."""
-        seen = self.view.vms.get(vm)
-        return seen is not None and seen.reach is Reach.UP and vm in self.policy.vms
+        return vm in self.up
 
     def is_healthy_on(self, vm: str) -> bool:
         """Say whether the instance on the VM is registered, passing and reachable."""
-        return self.is_up(vm) and self.seen.state_on(vm) is InstanceState.HEALTHY
+        return vm in self.up and self.seen.state_on(vm) is InstanceState.HEALTHY
 
     def is_failed_on(self, vm: str) -> bool:
         """Say whether the instance on the VM is registered and failing."""
@@ -109,7 +113,7 @@ class Case:
         seen = self.view.vms.get(vm)
         return seen is not None and seen.load is Load.HIGH
 
-    @cached_property
+    @property
     def lock_is_current(self) -> bool:
         """Say whether the active VM holds the role lock at the assignment's epoch."""
         lock = self.seen.lock
@@ -120,12 +124,12 @@ class Case:
             and lock.value.epoch == self.now_assigned.epoch
         )
 
-    @cached_property
+    @property
     def is_serving(self) -> bool:
         """Say whether the active instance is healthy and holds the lock: traffic may be pointed at it."""
         return self.lock_is_current and self.is_healthy_on(self.active)
 
-    @cached_property
+    @property
     def is_down(self) -> bool:
         """Say whether the active instance is known not to serve. Healthy without the lock yet is not down."""
         if not self.is_up(self.active) or self.is_failed_on(self.active):

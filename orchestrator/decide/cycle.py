@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from types import MappingProxyType
 
-from orchestrator.decide.case import UNHEARD_S, Case, by_service
+from orchestrator.decide.case import UNHEARD_S, Case, by_service, reachable_vms
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.endpoints import corrected_endpoints
 from orchestrator.decide.failback import consider_failback, grace_key
@@ -36,13 +36,13 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
     wakes: list[float] = []
     kept_in_mind = _NextMemory()
     requests, commands = by_service(view.requests), by_service(view.commands)
+    up = reachable_vms(view, policy)
     for name in policy.services:
         seen = view.services.get(name) or ServiceView(name)
         asked = requests.get(name, ())
         if isinstance(seen.assignment, Kept):
-            case = Case(
-                name, view, seen, policy, policy.services[name], seen.assignment, now, asked, commands.get(name, ())
-            )
+            told = commands.get(name, ())
+            case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, asked, told)
             case = _with_grace(case, memory)
             made, found, wake_at = _consider(case)
             kept_in_mind.note(case, made)

@@ -36,6 +36,8 @@ class Mine:
     """The session that claimed it."""
     ending: bool = False
     """It has ended, or is being stopped: only its result is still to be written."""
+    command: Command | None = None
+    """The command as it was claimed: what counts when somebody has overwritten its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,9 @@ def _stop_or_ask(command_id: str, mine: Mine, situation: Situation) -> Action | 
     why_not_ours = _why_not_ours(mine, seen, situation)
     if why_not_ours:
         return Stop(command_id, None, f"The play of {command_id} is stopped: {why_not_ours}.")
-    if not isinstance(seen, Kept):
+    command = seen.value if isinstance(seen, Kept) else mine.command
+    if command is None:
         return None
-    command = seen.value
     assignment = situation.assignments.get(command.service)
     if isinstance(assignment, Kept) and assignment.value.epoch > command.epoch:
         reason = f"epoch {command.epoch} of {command.service} is superseded by {assignment.value.epoch}"

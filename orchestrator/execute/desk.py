@@ -74,7 +74,11 @@ class Desk:
     def mine(self) -> dict[str, Mine]:
         """What `choose` has to know of the plays in hand."""
         return {
-            command_id: Mine(each.session, ending=each.ended is not None or each.stop is not None or each.released)
+            command_id: Mine(
+                each.session,
+                ending=each.ended is not None or each.stop is not None or each.released,
+                command=each.command,
+            )
             for command_id, each in self._in_hand.items()
         }
 

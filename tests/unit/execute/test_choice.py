@@ -129,6 +129,13 @@ TABLE: dict[str, tuple[Situation, list[str]]] = {
         a_situation(Kept(running(1), 10, OURS), plays={ONE: Mine(OURS)}, assignment=Kept(an_assignment(8), 12)),
         [f"stop {ONE} superseded"],
     ),
+    "our play whose record was overwritten is stopped when its epoch is superseded": (
+        replace(
+            a_situation(plays={ONE: Mine(OURS, command=running(1))}, assignment=Kept(an_assignment(8), 12)),
+            commands={ONE: Unreadable(keys.command(ONE), 12, "garbage", OURS)},
+        ),
+        [f"stop {ONE} superseded"],
+    ),
     "our play is stopped when it is cancelled": (
         a_situation(Kept(running(1, cancel_requested=True), 10, OURS), plays={ONE: Mine(OURS)}),
         [f"stop {ONE} cancelled"],
