@@ -24,14 +24,14 @@ async def ask(host: str, port: int, path: str, timeout_s: float) -> tuple[int, s
     reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout_s)
     try:
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-        answer = await asyncio.wait_for(reader.read(-1), timeout_s)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout_s)
+        lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
+        # Served is who has the whole answer, however the connection ends afterwards.
+        length = headers.get("content-length")
+        await asyncio.wait_for(reader.readexactly(int(length)) if length else reader.read(-1), timeout_s)
     finally:
         writer.close()
-    head, separator, _ = answer.partition(b"\r\n\r\n")
-    if not separator:
-        raise ValueError("the answer was cut off")
-    lines = head.decode("latin-1").split("\r\n")
-    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
     by = headers.get("x-served-by") or headers.get("x-front-door", "")
     return int(lines[0].split()[1]), by
 
@@ -41,7 +41,7 @@ async def note(out: TextIO, host: str, port: int, path: str, timeout_s: float) -
     at, status, by, why = time.time(), 0, "", ""
     try:
         status, by = await asyncio.wait_for(ask(host, port, path, timeout_s), timeout_s)
-    except (OSError, ValueError, IndexError, asyncio.TimeoutError) as error:
+    except (OSError, ValueError, IndexError, EOFError, asyncio.LimitOverrunError, asyncio.TimeoutError) as error:
         why = str(error) or type(error).__name__
     line = {"at": at, "end": time.time(), "ok": status == 200, "status": status, "by": by, "why": why}
     out.write(json.dumps(line) + "\n")
