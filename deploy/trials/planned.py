@@ -10,7 +10,7 @@ from pathlib import Path
 from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
 from deploy.trials.client import Traffic
-from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, WITNESS, is_settled, settle, traffic_samples, wait_until
+from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, WITNESS, is_settled, settle, wait_until
 
 REQUESTS = 1000
 RATE = 50.0
@@ -61,6 +61,6 @@ def run_planned(lab: Lab, planned: Planned, requests: int = REQUESTS) -> Counted
                 lambda: len(traffic.samples()) >= requests,
                 max(1.0, requests / RATE - (time.monotonic() - began) + 10),
             )
-        samples = traffic_samples(notes)
+        samples = traffic.samples()
     slowest = max(sample.end - sample.at for sample in samples)
     return Counted(planned.name, sum(not sample.ok for sample in samples), len(samples), round(slowest, 3))

@@ -23,6 +23,8 @@ FRONTEND_URL = f"{FRONT_DOOR}/"
 WITNESS = "database-server"
 SERVED_AGAIN_WITHIN_S = 60.0
 SETTLED_WITHIN_S = 120.0
+# These are done to a service's unit, the others to a whole VM.
+UNIT_FAULTS = frozenset({"kill", "crash", "stop"})
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,8 @@ def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float
                 lambda: is_served_again(traffic.samples(), settled_at),
                 SERVED_AGAIN_WITHIN_S,
             )
-        outage = outage_from(traffic_samples(Path(folder) / "notes.jsonl"), fault_at)
+        outage = outage_from(traffic.samples(), fault_at)
     return Result(trial.name, outage, _steps(lab, trial, outage, fault_at) if trial.moves else [])
-
-
-UNIT_FAULTS = frozenset({"kill", "crash", "stop"})
-
-
-def traffic_samples(notes: Path) -> list[Any]:
-    """Return the client's notes when it has ended."""
-    from deploy.trials.outage import samples_of
-
-    return list(samples_of(notes.read_text().splitlines()))
 
 
 def _request(lab: Lab, trial: Trial, fault_at: float) -> dict[str, Any] | None:
