@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deploy.machines.lab import Lab
     from deploy.machines.vm import Machine
 
-DROP_IN = "90-lab-fault.conf"
+DROP_IN = "zz-lab-fault.conf"
 # Restart=no keeps systemd from restarting it, the failing step keeps anyone else from starting it.
 KEPT_DOWN = "[Service]\nRestart=no\nExecStartPre=/bin/sh -c 'echo kept down by a fault of the lab >&2; exit 1'\n"
 OF_A_UNIT = ("kill", "crash", "stop")
