@@ -23,6 +23,7 @@ from orchestrator.domain.records import Command
 from orchestrator.domain.view import Unreadable
 from orchestrator.liveness import Liveness
 from orchestrator.observe.parse import parse_policy
+from orchestrator.observe.quorum import QuorumWatch
 from orchestrator.observe.watch import Observed, Snapshot, leader_sources, start_watching
 from orchestrator.recorder import Inputs, Recorder
 from orchestrator.settings import LocalSettings
@@ -86,7 +87,14 @@ class Controller:
             self._policy = found.value
         return self._policy
 
-    def cycle(self, snapshot: Snapshot, leader_session: str, now: float, observed_at: float) -> Cycle:
+    def cycle(
+        self,
+        snapshot: Snapshot,
+        leader_session: str,
+        now: float,
+        observed_at: float,
+        quorum_since: float | None = None,
+    ) -> Cycle:
         """Decide on the snapshot and write what was decided, each decision in one transaction fenced by the session.
 
         Raises nothing that Consul may answer: a lost or unanswered transaction is decided anew on a later snapshot.
@@ -97,7 +105,7 @@ class Controller:
             return Cycle(None, None)
         if self._lacks_own_writes(snapshot, now):
             return Cycle(self._replaced_at + OWN_WRITES_SEEN_WITHIN_S, None)
-        inputs = Inputs(now, snapshot.pairs, snapshot.checks, policy, self._memory, observed_at)
+        inputs = Inputs(now, snapshot.pairs, snapshot.checks, policy, self._memory, observed_at, quorum_since)
         view = inputs.view()
         for bad in view.unreadable:
             self._complain(f"{bad.key} cannot be read and is ignored: {bad.problem}")
@@ -218,6 +226,7 @@ class Loop:
         self._election = election
         self._controller = controller
         self._liveness = liveness
+        self._quorum = QuorumWatch()
         self._seen = 0
         self._wake_at: float | None = None
         self._tended_at: float | None = None
@@ -238,6 +247,7 @@ class Loop:
         snapshot = self._observed.wait(after=self._seen, timeout_s=self.patience_s)
         is_news = snapshot.version != self._seen
         self._seen = snapshot.version
+        self._quorum.note(known=snapshot.known, monotonic=self._monotonic(), wall=self._wall())
         led_before = self._election.leads
         leads = self._keeps_leading(snapshot)
         self._liveness.beat("it leads" if leads else "it follows")
@@ -251,7 +261,8 @@ class Loop:
         is_due = self._wake_at is not None and now >= self._wake_at
         if is_news or is_due or not led_before:
             observed_at = now - (self._monotonic() - snapshot.changed_at) if is_news else now
-            self._wake_at = self._controller.cycle(snapshot, session, now, observed_at).wake_at
+            since = self._quorum.since
+            self._wake_at = self._controller.cycle(snapshot, session, now, observed_at, since).wake_at
         self._tend(snapshot, session)
 
     def _keeps_leading(self, snapshot: Snapshot) -> bool:

@@ -38,10 +38,12 @@ class Inputs:
     policy: Policy
     memory: Memory
     observed_at: float = 0.0
+    quorum_since: float | None = None
 
     def view(self) -> View:
         """Return the view that they show."""
-        return replace(parse_view(self.pairs, self.checks, self.policy), observed_at=self.observed_at)
+        view = parse_view(self.pairs, self.checks, self.policy)
+        return replace(view, observed_at=self.observed_at, quorum_since=self.quorum_since)
 
     def decided(self) -> Outcome:
         """Return what `decide()` makes of them."""
@@ -93,6 +95,7 @@ def line_of(inputs: Inputs, outcome: Outcome) -> str:
         {
             "now": inputs.now,
             "observed_at": inputs.observed_at,
+            "quorum_since": inputs.quorum_since,
             "kv": [[p.key, p.modify_index, p.session, _text(p.value)] for p in inputs.pairs],
             "checks": [[c.node, c.check_id, c.status, c.service_id, c.output] for c in inputs.checks],
             "policy": inputs.policy.model_dump(mode="json"),
@@ -117,6 +120,7 @@ def inputs_of(line: str) -> tuple[Inputs, dict[str, Any]]:
             policy=Policy.model_validate(fields["policy"]),
             memory=decoded_memory(fields["memory"]),
             observed_at=float(fields.get("observed_at", 0.0)),
+            quorum_since=None if (since := fields.get("quorum_since")) is None else float(since),
         )
         return inputs, dict(fields["outcome"])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

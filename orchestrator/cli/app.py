@@ -35,8 +35,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_SETTINGS_FILE = Path("/etc/orch/orch.json")
 DEFAULT_CONSUL = "127.0.0.1:8500"
-# Two reads and the question for a leader must fit into the 4 s after which the CLI has to have said its sentence.
-READ_TIMEOUT_S = 1.5
+# Two tries at a read and the question for a leader must fit into the 4 s after which the CLI has to have said its
+# sentence.
+READ_TIMEOUT_S = 1.2
 
 
 def _open_consul(host: str, port: int, token: str | None) -> Port:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
+
 from orchestrator.cli.app import App
 from orchestrator.cli.exits import Exit, Stop, refuse
 from orchestrator.cli.policy_file import Faults, policy_of
@@ -17,7 +19,7 @@ from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import LockValue, Record
 from orchestrator.domain.view import Unreadable, View
 from orchestrator.observe.parse import parse_view
-from orchestrator.store.port import Check, KvPair, Port
+from orchestrator.store.port import Check, KvPair, Port, Unknown
 from orchestrator.store.records import problem_in
 
 R = TypeVar("R", bound=Record)
@@ -66,6 +68,8 @@ def read_fleet(app: App) -> Fleet:
     return fleet
 
 
+# A read that was sent to a Raft leader whose VM has just died hangs; the second one waits for the next leader.
+@retry(retry=retry_if_exception_type(Unknown), stop=stop_after_attempt(2), reraise=True)
 def look(port: Port, at: float, *, index: int = 0, wait_s: float = 0.0) -> Fleet | NoPolicy:
     """Read the fleet, with `index` after the next change in KV or after `wait_s`."""
     found_index, pairs = port.kv_list(keys.ROOT, index=index, wait_s=wait_s)

@@ -57,6 +57,11 @@ DIAGNOSES: dict[str, Row] = {
         "An operator's own requests are still carried out.",
         "No automatic failover, failback or rotation, until `orch resume`.",
     ),
+    "gossip_settles": Row(
+        "Consul was without a quorum and has it again, and its gossip calls the active VM unreachable.",
+        "If it still does some seconds later, the service fails over.",
+        "Nothing moves on it before: servers that did not see each other still hold each other for failed.",
+    ),
     "held": Row(
         "The service failed over too often within the flapping window.",
         "It is held where it is.",

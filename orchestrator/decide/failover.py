@@ -10,6 +10,9 @@ from orchestrator.decide.writing import of_case, put_assignment
 from orchestrator.domain.decision import Decision, Diagnosis
 from orchestrator.domain.records import RequestKind
 
+# Two halves that meet again refute within a second or two what each believed of the other (measured on the lab).
+GOSSIP_SETTLES_S = 6.0
+
 Step = tuple[Decision | None, Diagnosis, float | None]
 
 
@@ -32,6 +35,9 @@ def consider_failover(case: Case) -> Step:
     if case.view.paused is not None:
         why = f"automation is paused by {case.view.paused.by}"
         return None, diagnosis("paused", case.name, f"{failed}, but {why}.", because=why), None
+    doubted = _doubt(case, failed)
+    if doubted is not None:
+        return doubted
     held = _hold(case, failed)
     if held is not None:
         return held
@@ -40,6 +46,19 @@ def consider_failover(case: Case) -> Step:
         return _restart_in_place(case, failed)
     decision = start(case, rule_request(case, RequestKind.FAILOVER, target, failed), target, failed)
     return decision, diagnosis("active_down", case.name, f"{failed}.", action=decision.code), None
+
+
+def _doubt(case: Case, failed: str) -> Step | None:
+    """Return why gossip is not believed yet: only a VM that it calls unreachable, and only just after a lost quorum."""
+    since = case.view.quorum_since
+    if since is None or case.is_up(case.active) or case.now >= since + GOSSIP_SETTLES_S:
+        return None
+    why = (
+        f"Consul has had a quorum again for only {max(0.0, case.now - since):.1f} s, "
+        "so what it says of VMs may be from before"
+    )
+    until = since + GOSSIP_SETTLES_S
+    return None, diagnosis("gossip_settles", case.name, f"{failed}, but {why}.", because=why), until
 
 
 def _hold(case: Case, failed: str) -> Step | None:

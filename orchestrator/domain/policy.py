@@ -113,7 +113,7 @@ class LoadPolicy(_Frozen):
 class DispatchPolicy(_Frozen):
     """How commands reach workers, how long they may take, how many traces are kept."""
 
-    pickup_after_s: float = Field(default=1.0, ge=0, le=60)
+    pickup_after_s: float = Field(default=0.3, ge=0, le=60)
     play_timeout_s: float = Field(default=300.0, gt=0, le=86400)
     max_attempts: int = Field(default=3, ge=1, le=20)
     activation_timeout_s: float = Field(default=30.0, gt=0, le=3600)

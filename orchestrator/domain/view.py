@@ -142,5 +142,8 @@ class View:
     """Requests, commands, maintenance and rotate keys that could not be read."""
     observed_at: float = 0.0
     """When the newest observation in it arrived (wall clock), for the times in a request's record."""
+    quorum_since: float | None = None
+    """When Consul had a quorum again after it was long without one (wall clock); None where that never happened.
+    What gossip says of VMs may be old for some seconds from then."""
     strange_triggers: tuple[tuple[str, int], ...] = ()
     """(name, ModifyIndex) of keys under `orch/rotate/` that name no service."""

@@ -23,7 +23,7 @@ AssignmentSeen = Kept[Assignment] | Unreadable | None
 class Rules:
     """The part of the policy that a worker goes by."""
 
-    pickup_after_s: float = 1.0
+    pickup_after_s: float = 0.3
     max_attempts: int = 3
     parallel_plays: int = 4
 

@@ -99,6 +99,11 @@ class Case:
         return self.at.lock is None or self.at.lock.session is None
 
     @property
+    def address_is_safe(self) -> bool:
+        """Nobody else may hold it: the lock is ours, or it is free and only we may take it (and are about to)."""
+        return self.lock_mine or (self.lock_free and self.active_here and self.healthy)
+
+    @property
     def answers(self) -> bool:
         return self.at.unit.state is UnitState.ACTIVE and self.at.probe.state is ProbeState.OK
 

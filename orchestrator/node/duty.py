@@ -4,8 +4,8 @@ In: `LocalView`, the `Memory` of the last cycle, monotonic `now`. Out: `Plan`: t
 look again. No I/O, no clock, no randomness. The rules stand one below the other in `_RULES`; each yields duties
 or the time at which it wants to be asked again (`Later`). docs/architecture.md, "Guard", says them in prose.
 
-What must never happen, whatever the view: an address without the role lock of the assignment's epoch; a change of
-anything but our own check and address while KV cannot be read.
+What must never happen, whatever the view: an address taken without the role lock of the assignment's epoch, or kept
+while another VM may take it; a change of anything but our own check and address while KV cannot be read.
 """
 
 from __future__ import annotations
@@ -114,7 +114,11 @@ def _unit_words(case: Case) -> Found:
 
 
 def _address(case: Case) -> Found:
-    """Hold the front door's address exactly while the role lock is ours and the unit is not down."""
+    """Hold the front door's address while the role lock is ours and the unit is not down.
+
+    A lock that is lost and free while the assignment names this VM can be taken by nobody else: a healthy instance
+    keeps the address until it has the lock again.
+    """
     door = case.at.policy.front_door
     if door is None or door.kind == "dns":
         return
@@ -126,7 +130,7 @@ def _address(case: Case) -> Found:
         elif not case.view.kv_fresh and case.at.contested:
             reason = f"The address {name} is dropped: another VM answers for it while Consul cannot be asked."
             yield do.DropAddress(service, reason)
-        elif case.view.kv_fresh and not case.lock_mine:
+        elif case.view.kv_fresh and not case.address_is_safe:
             yield do.DropAddress(service, f"The address {name} is dropped: the role lock is not ours any more.")
         elif case.view.kv_fresh and case.at.assignment is not None and not case.active_here:
             yield do.HandOverAddress(service, f"The address {name} is handed over to {case.at.assignment.active}.")

@@ -68,6 +68,8 @@ class Rounds:
         self._contest_asked_at = float("-inf")
         self._leader_asked_at = float("-inf")
         self._watch_agent = False
+        self._held: frozenset[str] = frozenset()
+        """Services whose role lock was ours at the last look."""
 
     def run(self, more_events: Callable[[], None] = lambda: None) -> float:
         """Do everything that is to be done; return the monotonic time at which to run again at the latest.
@@ -77,7 +79,7 @@ class Rounds:
         self._read_what_is_old()
         for _ in range(MAX_ROUNDS):
             more_events()
-            view = self.knowledge.view()
+            view = self._looked()
             plan = duties(view, self._memory, self._clock())
             self._memory, self._watch_agent = plan.memory, plan.watch_agent
             due = [duty for duty in plan.duties if self._may_do(duty)]
@@ -112,6 +114,16 @@ class Rounds:
     def read_addresses_soon(self) -> None:
         """Read the addresses in the next run, because the doors are others now."""
         self._addresses_read_at = float("-inf")
+
+    def _looked(self) -> LocalView:
+        """Return the view. Where a role lock went, the agent is asked first which of our checks ended its session."""
+        view = self.knowledge.view()
+        held = frozenset(at.service for at in view.situations if at.lock and at.lock.session in at.sessions)
+        lost, self._held = self._held - held, held
+        if not lost:
+            return view
+        self._read_again({do.Medium.AGENT})
+        return self.knowledge.view()
 
     def _may_do(self, duty: do.Duty) -> bool:
         if isinstance(duty, do.ProbeNow):

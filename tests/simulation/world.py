@@ -13,6 +13,7 @@ from orchestrator.domain.decision import Outcome
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, Command, Endpoints, LockValue
 from orchestrator.node.situation import AddressState
+from orchestrator.observe.quorum import LONG_LOSS_S
 from orchestrator.recorder import Inputs
 from orchestrator.store.port import Unknown
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
@@ -117,6 +118,7 @@ class World:
         self.long_plays = False
         self.unsure_share = 0.0
         self._electing = False
+        self._lost_quorum_at = 0.0
         self._peers = set(self.vms)
         self.controllers = [ControllerDaemon(self, self.vms[name]) for name in CONTROLLERS]
         self.workers = [WorkerDaemon(self, self.vms[name]) for name in WORKERS]
@@ -224,6 +226,7 @@ class World:
         if quorum != self.consul.quorum:
             self.note("there is a quorum again" if quorum else "the quorum is lost")
             self.consul.quorum = quorum
+            self._gossip_after(quorum)
         for vm in self.vms.values():
             blind = not quorum or not vm.is_well
             if blind and vm.blind_since is None:
@@ -237,6 +240,24 @@ class World:
             for daemon in vm.daemons:
                 if daemon.watching is not None:
                     daemon.watching.check_contact()
+
+    def _gossip_after(self, quorum: bool) -> None:
+        """After a long loss the new Raft leader may be one whose own gossip still calls VMs failed that are well."""
+        now = self.engine.now
+        if not quorum:
+            self._lost_quorum_at = now
+        elif now - self._lost_quorum_at >= LONG_LOSS_S and self.engine.chance(0.5):
+            for vm in self.vms.values():
+                if vm.is_well and self.engine.chance(0.6):
+                    self.engine.at(self.engine.between(0.05, 0.5), self._calls_failed(vm))
+                    self._gossip_soon(vm, self.engine.between(1.0, 4.0))
+
+    def _calls_failed(self, vm: Vm) -> Callable[[], None]:
+        def call() -> None:
+            self.note(f"gossip of the new Raft leader calls {vm.name} failed")
+            self.consul.set_reachable(vm.name, False)
+
+        return call
 
     def elect(self, duration_s: float) -> None:
         """Let Consul be without a leader for a while."""

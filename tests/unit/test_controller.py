@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from orchestrator.controller import AFTER_UNKNOWN_S, OWN_WRITES_SEEN_WITHIN_S, Controller, Loop
 from orchestrator.domain import keys
 from orchestrator.domain.records import Assignment, Command
+from orchestrator.observe.quorum import LONG_LOSS_S
 from orchestrator.observe.watch import CHECKS, Snapshot
+from orchestrator.recorder import Inputs
 from orchestrator.store.election import Election
 from orchestrator.store.port import Unknown
 from tests.fakes.fake_consul import PASSING, FakeConsul
@@ -117,17 +120,27 @@ def test_an_invalid_policy_leaves_the_last_good_one_in_force(stage: Stage) -> No
     assert good is not None
 
 
-def _loop(stage: Stage) -> Loop:
+def _loop(
+    stage: Stage,
+    observed: Callable[[int, float], Snapshot] | None = None,
+    clock: Callable[[], float] = lambda: NOW,
+    recorded: list[Inputs] | None = None,
+) -> Loop:
     """Return a loop as a controller that has just been started has it."""
+    wait = observed or (lambda after, timeout_s: stage.snapshot())
     return Loop(
         SimpleNamespace(vm=VM, health_ports=SimpleNamespace(controller=9701)),  # type: ignore[arg-type]
         stage.port,
-        SimpleNamespace(wait=lambda after, timeout_s: stage.snapshot()),  # type: ignore[arg-type]
+        SimpleNamespace(wait=wait),  # type: ignore[arg-type]
         Election(stage.port, VM),
-        Controller(stage.port, stage.published.append, lambda inputs, outcome: None),
+        Controller(
+            stage.port,
+            stage.published.append,
+            lambda inputs, outcome: None if recorded is None else recorded.append(inputs),
+        ),
         SimpleNamespace(beat=lambda sentence: None),  # type: ignore[arg-type]
-        wall=lambda: NOW,
-        monotonic=lambda: NOW,
+        wall=clock,
+        monotonic=clock,
     )
 
 
@@ -139,6 +152,23 @@ def test_a_leader_that_was_restarted_before_any_check_noticed_leads_again(stage:
     assert lock.session not in (None, old_session)
     assert not stage.consul.session_exists(old_session)
     assert stage.assignment().epoch == 1
+
+
+def test_gossip_is_doubted_after_the_loop_was_long_without_consul(stage: Stage) -> None:
+    clock = {"now": NOW}
+    shown = {"known": False}
+    recorded: list[Inputs] = []
+
+    def snapshot(after: int, timeout_s: float) -> Snapshot:
+        found = stage.snapshot()
+        return found if shown["known"] else replace(found, unknown={"pulse": "the cluster has no leader"})
+
+    loop = _loop(stage, observed=snapshot, clock=lambda: clock["now"], recorded=recorded)
+    loop.round()
+    clock["now"] += LONG_LOSS_S
+    shown["known"] = True
+    loop.round()
+    assert recorded[-1].view().quorum_since == clock["now"]
 
 
 def test_a_follower_leaves_the_lock_to_another_leader(stage: Stage) -> None:

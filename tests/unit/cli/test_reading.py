@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from orchestrator.cli.fleet import Fleet, look
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Delete, Diagnosis, Memory, Outcome
 from orchestrator.domain.records import CommandState, HistoryEntry, MoveKind, Request, RequestKind, RequestState
+from orchestrator.store.port import KvPair, Unknown
+from tests.fakes.fake_consul import FakePort
 from tests.unit.cli.world import NOW, World
 
 Golden = Callable[[str, str], None]
@@ -209,3 +212,21 @@ def test_a_command_that_has_ended_is_not_cancelled(world: World) -> None:
 
 def test_an_unknown_command_is_refused(world: World) -> None:
     assert [world.orch("commands", verb, "x").exit_code for verb in ("show", "logs", "cancel")] == [3, 3, 3]
+
+
+class _HangsOnce(FakePort):
+    """The first read goes to a Raft leader whose VM has just died."""
+
+    hangs = True
+
+    def kv_list(self, prefix: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[KvPair, ...]]:
+        if self.hangs:
+            self.hangs = False
+            raise Unknown("no answer in time")
+        return super().kv_list(prefix, index=index, wait_s=wait_s)
+
+
+def test_a_read_that_hung_on_a_dead_raft_leader_is_asked_again(world: World) -> None:
+    fleet = look(_HangsOnce(world.consul, "messaging-server"), NOW)
+    assert isinstance(fleet, Fleet)
+    assert fleet.leader == "messaging-server"

@@ -86,6 +86,7 @@ class Fleet:
         self.overloaded: set[str] = set()
         self.in_maintenance: set[str] = set()
         self.paused = False
+        self.quorum_since: float | None = None
 
     # -- facts --------------------------------------------------------------------------------------------------------
 
@@ -233,6 +234,7 @@ class Fleet:
             ended_requests=frozenset(k.value.id for k in self._all(Request) if k.value.is_final),
             commands=tuple(sorted(commands, key=lambda k: (k.value.created, k.value.id))),
             paused=Paused(by="op", at=START) if self.paused else None,
+            quorum_since=self.quorum_since,
         )
 
     def _kept(self, key: str) -> Any:

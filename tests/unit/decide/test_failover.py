@@ -64,6 +64,26 @@ def test_a_vm_that_gossip_does_not_reach_is_failed_over() -> None:
     assert fleet.step().decisions[0].sentence == ("Moving web from home to second (epoch 4): home is not reachable.")
 
 
+def test_gossip_is_not_believed_just_after_a_lost_quorum() -> None:
+    fleet = Fleet().serving().dies("home")
+    fleet.quorum_since = START - 1
+    outcome = fleet.step()
+    assert outcome.decisions == ()
+    assert [found.code for found in outcome.diagnoses] == ["gossip_settles"]
+    assert outcome.sentence == (
+        "home is not reachable, but Consul has had a quorum again for only 1.0 s, "
+        "so what it says of VMs may be from before."
+    )
+    fleet.now = outcome.wake_at or 0.0
+    assert fleet.codes() == ["failover"]
+
+
+def test_a_check_that_fails_is_believed_whatever_became_of_the_quorum() -> None:
+    fleet = Fleet().serving().fails("home")
+    fleet.quorum_since = START
+    assert fleet.codes() == ["failover"]
+
+
 def test_a_stopped_active_without_the_lock_is_failed_over() -> None:
     assert Fleet().serving().stops("home").codes() == ["failover"]
 

@@ -85,9 +85,24 @@ TABLE = [
     ),
     ("an address without the lock is dropped", situation(lock=THEIRS), ["DropAddress"]),
     (
-        "an address whose lock is free is dropped, and the lock taken again",
+        "an address whose lock is free stays, and the lock is taken again: nobody else may",
         situation(lock=FREE),
-        ["DropAddress", "AcquireLock"],
+        ["AcquireLock"],
+    ),
+    (
+        "an address whose lock is free stays while no session can be had",
+        situation(lock=FREE, sessions=()),
+        ["CreateSession"],
+    ),
+    (
+        "an address whose lock is free is dropped where the service is assigned to another VM",
+        situation(lock=FREE, assignment=LEFT, registration=registered(situation(assignment=LEFT), "candidate")),
+        ["DropAddress", "DestroySession"],
+    ),
+    (
+        "an address whose lock is free is dropped where the instance is not healthy",
+        situation(lock=FREE, sessions=(), registration=registered(situation(), "candidate", probe=CRITICAL)),
+        ["DropAddress"],
     ),
     ("without an address the lock brings it up", situation(address=AddressState.NONE), ["TakeAddress"]),
     (
@@ -388,6 +403,18 @@ def test_an_address_is_taken_only_with_the_lock_of_the_assignments_epoch(local: 
         if isinstance(duty, do.TakeAddress):
             assert local.kv_fresh
             assert _holds_lock_of_the_epoch(local.situations[0])
+
+
+@given(views)
+def test_an_address_never_stays_where_another_vm_may_take_it(local: LocalView) -> None:
+    (at,) = local.situations
+    if not local.kv_fresh or at.address is not AddressState.UP or at.policy.front_door is None:
+        return
+    kinds = {type(duty) for duty in duties(local, EMPTY_MEMORY, NOW).duties}
+    another_has_it = at.lock is not None and at.lock.session is not None and at.lock.session not in at.sessions
+    elsewhere = at.assignment is not None and at.assignment.active != HERE
+    if another_has_it or elsewhere:
+        assert kinds & {do.DropAddress, do.HandOverAddress}
 
 
 @given(views)
