@@ -38,6 +38,7 @@ _STOP_TIMEOUT_S = 5.0
 _RECONNECT_S = 0.5
 # A net under the signals: systemd could be re-executed while we were not looking.
 _READ_ANYWAY_S = 30.0
+_ASK_AGAIN_S = 0.5
 _SUFFIXES = (".service", ".socket", ".target", ".timer", ".mount", ".path", ".slice", ".scope")
 
 _UNIT_PROPERTIES = ("LoadState", "ActiveState", "SubState", "Job", "StateChangeTimestamp")
@@ -72,6 +73,17 @@ def unit_state(load: str, active: str, sub: str, job: str | None) -> UnitState:
     if load == "not-found":
         return UnitState.ABSENT
     return UnitState.FAILED if active == "failed" else UnitState.STOPPED
+
+
+def status_of(
+    load: str | None, active: str | None, sub: str | None, job: str | None, since: float, pid: int, result: str
+) -> UnitStatus:
+    """Return the status that the answers make. None is a question that was not answered (systemd shuts down, or
+    forgets the unit while it reloads): then nothing is known, which is not the same as stopped.
+    """
+    if load is None or active is None or sub is None:
+        return UnitStatus(UnitState.UNKNOWN, "systemd did not say")
+    return UnitStatus(unit_state(load, active, sub, job), f"{active} ({sub})", since, pid, result)
 
 
 class _Conversation:
@@ -150,8 +162,7 @@ def _read(bus: _Conversation, path: str) -> UnitStatus:
     answers = bus.ask(questions("Unit", _UNIT_PROPERTIES) + questions("Service", _SERVICE_PROPERTIES))
     load, active, sub, job, changed, pid, result = (value(answer) for answer in answers)
     job_type = value(bus.ask(questions("Job", ("JobType",), job[1]))[0]) if job and job[0] else None
-    state = unit_state(load or "", active or "", sub or "", job_type)
-    return UnitStatus(state, f"{active} ({sub})", (changed or 0) / 1e6, pid or 0, result or "")
+    return status_of(load, active, sub, job_type, (changed or 0) / 1e6, pid or 0, result or "")
 
 
 def read_unit(unit: str) -> UnitStatus:
@@ -209,11 +220,16 @@ class UnitWatch:
         while not self._stopped.is_set():
             for path, unit in paths.items():
                 self._tell(unit, _read(bus, path))
-            while not self._stopped.is_set() and (signal := bus.next_signal(_READ_ANYWAY_S)):
+            while not self._stopped.is_set() and (signal := bus.next_signal(self._patience_s())):
                 changed = str(signal.header.fields.get(HeaderFields.path))
                 # systemd sends the change of the Service interface before that of the Unit interface.
                 if changed in paths and signal.body and signal.body[0] == f"{_BUS}.Unit":
                     self._tell(paths[changed], _read(bus, changed))
+
+    def _patience_s(self) -> float:
+        """Return how long to wait for a signal: what systemd did not say is asked again soon."""
+        unknown = any(status.state is UnitState.UNKNOWN for status in self._last.values())
+        return _ASK_AGAIN_S if unknown else _READ_ANYWAY_S
 
     def _subscribe(self, bus: _Conversation) -> dict[str, str]:
         """Return object path -> unit, with signals switched on for each."""

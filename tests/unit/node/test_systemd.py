@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.node.situation import UnitState
-from orchestrator.node.systemd import full_name, unit_state
+from orchestrator.node.situation import UnitState, UnitStatus
+from orchestrator.node.systemd import full_name, status_of, unit_state
 
 TABLE = [
     ("loaded", "active", "running", None, UnitState.ACTIVE),
@@ -33,6 +33,14 @@ TABLE = [
 @pytest.mark.parametrize(("load", "active", "sub", "job", "expected"), TABLE)
 def test_unit_state(load: str, active: str, sub: str, job: str | None, expected: UnitState) -> None:
     assert unit_state(load, active, sub, job) is expected
+
+
+def test_what_systemd_did_not_say_is_unknown_and_not_stopped() -> None:
+    assert status_of("loaded", "failed", "failed", None, 1.0, 0, "signal") == UnitStatus(
+        UnitState.FAILED, "failed (failed)", 1.0, 0, "signal"
+    )
+    for silent in ((None, None, None), ("loaded", None, "dead"), ("loaded", "inactive", None)):
+        assert status_of(*silent, None, 0.0, 0, "").state is UnitState.UNKNOWN
 
 
 def test_a_unit_without_type_is_a_service() -> None:
