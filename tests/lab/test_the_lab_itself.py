@@ -19,13 +19,12 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(1800)]
 VM, OTHER = "backend-server", "database-server"
 UNIT = "lab-probe.service"
 PORT = 8099
-# A service as the fleet's are: restarted by systemd, and answering over the network.
+# A service as the fleet's are: restarted by systemd because a drop-in says so, and answering over the network.
 UNIT_FILE = f"""\
 [Service]
 ExecStart=/usr/bin/python3 -m http.server {PORT}
-Restart=always
-RestartSec=0.1
 """
+DROP_IN = "[Service]\nRestart=always\nRestartSec=0.1\n"
 ADDRESS = "10.0.0.22"
 
 
@@ -56,6 +55,8 @@ def probe(bare_lab: Lab) -> Iterator[Lab]:
     """The lab with one service that answers the client; mended and answering again afterwards."""
     path = f"/etc/systemd/system/{UNIT}"
     bare_lab.run(VM, ["tee", path], text_input=UNIT_FILE)
+    bare_lab.run(VM, ["mkdir", "-p", f"{path}.d"])
+    bare_lab.run(VM, ["tee", f"{path}.d/orch.conf"], text_input=DROP_IN)
     bare_lab.run(VM, ["systemctl", "daemon-reload"])
     bare_lab.run(VM, ["systemctl", "start", UNIT])
     assert wait_until(lambda: answers(bare_lab))
@@ -106,6 +107,7 @@ def test_a_killed_service_stays_down_whoever_starts_it_until_it_is_mended(probe:
     assert not answers(probe)
     assert probe.run(VM, ["systemctl", "start", UNIT], check=False).returncode != 0
     assert active_state(probe) == "failed"
+    assert probe.run(VM, ["systemctl", "show", "--property=NRestarts", "--value", UNIT]).stdout.strip() == "0"
     assert [mended.kind for mended in probe.mend(VM)] == ["kill"]
     assert wait_until(lambda: answers(probe))
 
