@@ -38,6 +38,10 @@ def _silent(_: str) -> None:
     """Say nothing."""
 
 
+def _stop_controller(machine: Machine) -> None:
+    machine.run(["systemctl", "stop", "orch-controller.service"], check=False)
+
+
 class Lab:
     """Four machines and an outside client. Every method raises LabError with a reason that can be acted on."""
 
@@ -153,6 +157,8 @@ class Lab:
     def _keep_and_boot_again(self, saved: deployment.SavedState, state: LabState) -> None:
         """Keep what the deployment wrote as a layer for later labs; this one goes on from it too."""
         self.say("shutting the machines down to keep this state for the next `up`")
+        # Else a controller that is still up moves what the machines that go down before it served.
+        self._each(_stop_controller)
         self._each(Machine.shut_down)
         self._each(Machine.unmount)
         saved.keep({machine.name: machine.upper for machine in self.machines()}, self.places.secrets)
