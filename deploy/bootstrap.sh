@@ -73,8 +73,11 @@ find_python() {
 }
 
 # The environment follows from the dependencies, and (the checkout being installed in it) from where that is.
+# The maintained fork of python-consul2, beside it: the store must pass its contract with either.
+consul_fork='py-consul>=1.6,<2'
+
 venv_key() {
-    { awk '/^\[/ { wanted = /^\[options/ } wanted' "$checkout/setup.cfg"; printf '%s\n' "$checkout" "venv 1"; } \
+    { awk '/^\[/ { wanted = /^\[options/ } wanted' "$checkout/setup.cfg"; printf '%s\n' "$checkout" "$consul_fork" "venv 2"; } \
         | sha256sum | cut -c1-16
 }
 
@@ -96,6 +99,7 @@ make_venv() {
             "$python" -m venv "$venv"
             "$venv/bin/pip" install --quiet --disable-pip-version-check "setuptools>=68" wheel
             (cd "$checkout" && "$venv/bin/pip" install --quiet --disable-pip-version-check -e '.[dev]')
+            "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$venv/py-consul" "$consul_fork"
             touch "$venv/complete"
         fi
         exec 9>&-

@@ -1,16 +1,17 @@
 """What every `Port` promises, held by the fake and by the real agent alike.
 
-Run the same suite against the maintained fork with
-`pip install --target=/tmp/fork py-consul && PYTHONPATH=/tmp/fork pytest tests/contract`.
+`make test` runs it a second time against the maintained fork (`PYTHONPATH=.venv/py-consul pytest tests/contract`).
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import consul
 import pytest
 
 from orchestrator.domain.keys import SERF_HEALTH
@@ -544,3 +545,9 @@ def test_a_reload_of_the_agent_keeps_what_is_registered_and_its_sessions(port: P
     assert status_of(port, UNIT.check_id) == "passing"
     assert {service.id for service in port.agent_services()} >= {SERVICE.id}
     assert session in {found.id for found in port.session_list(NODE)[1]}
+
+
+def test_the_library_is_the_one_that_was_asked_for() -> None:
+    """PYTHONPATH decides: python-consul2, or its maintained fork."""
+    wanted = "py-consul" if "py-consul" in os.environ.get("PYTHONPATH", "") else "site-packages"
+    assert wanted in str(consul.__file__)
