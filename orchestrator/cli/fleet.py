@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TypeVar
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
@@ -14,13 +15,18 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt
 from orchestrator.cli.app import App
 from orchestrator.cli.exits import Exit, Stop, refuse
 from orchestrator.cli.policy_file import Faults, policy_of
+from orchestrator.decide.failback import grace_key
 from orchestrator.domain import keys
+from orchestrator.domain.decision import Memory
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import LockValue, Record
+from orchestrator.domain.records import HistoryEntry, LockValue, Record
 from orchestrator.domain.view import Unreadable, View
 from orchestrator.observe.parse import parse_view
 from orchestrator.store.port import Check, KvPair, Port, Unknown
 from orchestrator.store.records import problem_in
+
+# A move that ended badly starts the grace anew, any other makes it needless.
+ENDS_A_GRACE = frozenset({"failed", "cancelled", "superseded", "succeeded"})
 
 R = TypeVar("R", bound=Record)
 
@@ -38,6 +44,21 @@ class Fleet:
     index: int
     pairs: tuple[KvPair, ...]
     checks: tuple[Check, ...]
+
+    @property
+    def memory(self) -> Memory:
+        """What the leader remembers of graces, as far as its journal tells: it is asked what it would do with them."""
+        since: dict[tuple[str, str], float] = {}
+        entries, _ = records_under(keys.HISTORY, HistoryEntry, self.pairs)
+        for entry in entries:
+            if entry.service is None:
+                continue
+            if entry.kind == "grace" and entry.vm is not None:
+                since[entry.service, entry.vm] = entry.at
+            elif entry.kind in ENDS_A_GRACE:
+                since = {key: at for key, at in since.items() if key[0] != entry.service}
+        announced = frozenset(grace_key(service, vm, at) for (service, vm), at in since.items())
+        return Memory(healthy_since=MappingProxyType(since), announced=announced)
 
     def is_alive(self, daemon: str, vm: str) -> bool:
         """Say whether the daemon's liveness check passes on the VM (and the VM can be reached)."""

@@ -195,11 +195,10 @@ def _say_what_would_happen(app: App, fleet: Fleet, requests: list[Request]) -> N
 def _plan_with(app: App, fleet: Fleet, request: Request) -> dict[str, Any]:
     """Return what the leader would do if the request were in KV."""
     from orchestrator.cli import report
-    from orchestrator.domain.decision import Memory
 
     # Index 1: a pending request is there; its own index matters only to a compare-and-set, which is not made here.
     view = replace(fleet.view, requests=(*fleet.view.requests, Kept(request, 1)))
-    return report.plan(app.decide(view, Memory(), fleet.policy, fleet.at), only=request.service)
+    return report.plan(app.decide(view, fleet.memory, fleet.policy, fleet.at), only=request.service)
 
 
 def _say_accepted(app: App, requests: list[Request]) -> None:

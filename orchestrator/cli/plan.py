@@ -7,7 +7,6 @@ import click
 from orchestrator.cli import report
 from orchestrator.cli.app import App, json_option
 from orchestrator.cli.fleet import read_fleet
-from orchestrator.domain.decision import Memory
 
 
 @click.command()
@@ -16,10 +15,10 @@ from orchestrator.domain.decision import Memory
 def plan(app: App) -> None:
     """Say what the leader would do now, and why not more.
 
-    It is asked without the leader's memory: a failback's grace looks as if it began now. Writes nothing.
+    How long a failback's grace has lasted is read from the journal. Writes nothing.
     """
     fleet = read_fleet(app)
-    planned = report.plan(app.decide(fleet.view, Memory(), fleet.policy, fleet.at))
+    planned = report.plan(app.decide(fleet.view, fleet.memory, fleet.policy, fleet.at))
     if app.as_json:
         app.answer(planned)
         return

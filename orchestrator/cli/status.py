@@ -9,7 +9,6 @@ import click
 from orchestrator.cli import report
 from orchestrator.cli.app import App, json_option
 from orchestrator.cli.fleet import Fleet, NoPolicy, look
-from orchestrator.domain.decision import Memory
 from orchestrator.store.port import Unknown
 
 # A change in KV is shown at once; checks are read anew at least this often.
@@ -40,8 +39,7 @@ def status(app: App, watch: bool) -> None:
 def _report(app: App, fleet: Fleet | NoPolicy) -> dict[str, Any]:
     if isinstance(fleet, NoPolicy):
         return {**report.EMPTY_STATUS, "at": app.now(), "problem": fleet.sentence}
-    # With an empty memory decide() says what is seen, not for how long: graces look as if they began now.
-    return report.status(fleet, app.decide(fleet.view, Memory(), fleet.policy, fleet.at))
+    return report.status(fleet, app.decide(fleet.view, fleet.memory, fleet.policy, fleet.at))
 
 
 def _watch(app: App) -> None:

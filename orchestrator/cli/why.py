@@ -15,7 +15,7 @@ from orchestrator.cli.names import complete_services
 from orchestrator.cli.report import age, record
 from orchestrator.cli.steps import steps_of
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Memory, Outcome
+from orchestrator.domain.decision import Outcome
 from orchestrator.domain.records import Assignment, Command, HistoryEntry, Request
 from orchestrator.domain.view import Kept, Unreadable
 from orchestrator.store.port import Check
@@ -36,7 +36,7 @@ def why(app: App, service: str) -> None:
     fleet = read_fleet(app)
     if service not in fleet.policy.services:
         raise refuse(f"{service} is not a service of this fleet; its services are {', '.join(fleet.policy.services)}.")
-    found = why_report(fleet, app.decide(fleet.view, Memory(), fleet.policy, fleet.at), service)
+    found = why_report(fleet, app.decide(fleet.view, fleet.memory, fleet.policy, fleet.at), service)
     if app.as_json:
         app.answer(found)
         return

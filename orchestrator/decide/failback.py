@@ -63,7 +63,7 @@ def grace_key(service: str, home: str, since: float) -> str:
 
 def _in_grace(case: Case, home: str, due: float) -> Step:
     recovered = f"{home} can take {case.name}" if case.is_new_on(home) else f"{case.name} has recovered on {home}"
-    left = diagnosis("grace", case.name, f"{recovered}; failback in {max(0.0, due - case.now):.0f} s.", action="wait")
+    left = diagnosis("grace", case.name, f"{recovered}; failback in {max(0.0, due - case.now):.0f} s.")
     if case.grace_is_announced:
         return None, left, due
     sentence = f"{recovered}; the grace of {case.policy.failback.grace_s:g} s has started."

@@ -214,6 +214,24 @@ def test_an_unknown_command_is_refused(world: World) -> None:
     assert [world.orch("commands", verb, "x").exit_code for verb in ("show", "logs", "cancel")] == [3, 3, 3]
 
 
+def test_how_long_a_grace_still_takes_is_read_from_the_journal(world: World) -> None:
+    world.activate("backend", "messaging-server", designated="backend-server", epoch=2)
+    world.register("backend", "backend-server")
+
+    def note(entry_id: str, kind: str, ago_s: float) -> None:
+        entry = HistoryEntry(
+            id=entry_id, at=NOW - ago_s, service="backend", kind=kind, reason="r", epoch=2, vm="backend-server"
+        )
+        world.put(keys.history(entry_id), entry)
+
+    note("1699999900000-backend-grace", "grace", 100)
+    note("1699999920000-backend-failed", "failed", 80)
+    note("1699999958000-backend-grace", "grace", 42)
+    assert "backend has recovered on backend-server; failback in 18 s." in world.orch("plan").stdout
+    note("1699999970000-backend-failed", "failed", 30)
+    assert "failback in 60 s" in world.orch("plan").stdout
+
+
 class _HangsOnce(FakePort):
     """The first read goes to a Raft leader whose VM has just died."""
 

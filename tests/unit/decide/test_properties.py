@@ -284,7 +284,7 @@ LAWS = (
 )
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=2000)
 @given(st.integers(min_value=0))
 def test_decide_never_raises_and_keeps_every_law_on_any_view(seed: int) -> None:
     dice = Dice(seed)

@@ -302,7 +302,7 @@ def _holds_invariants(fleet: Fleet) -> None:
         assert LockValue.from_json(lock.value).vm == name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(steps)
 def test_whatever_happens_there_is_one_holder_and_in_the_end_the_right_one(events: list[tuple[str, str]]) -> None:
     fleet = Fleet()

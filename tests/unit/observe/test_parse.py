@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.domain import keys
@@ -330,10 +330,8 @@ VALUES = st.one_of(
 
 
 # The machine may be busy with other tests: slow generation says nothing about the code.
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
-@CALM
 @given(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=len(KEYS)), st.booleans())
 def test_no_bytes_in_any_key_make_the_view_fail_and_nothing_that_is_there_looks_absent(
     values: dict[str, bytes], held: bool
@@ -357,13 +355,11 @@ def test_no_bytes_in_any_key_make_the_view_fail_and_nothing_that_is_there_looks_
         assert (key in reported or bool(in_view)) == (key in values)
 
 
-@CALM
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode))
 def test_no_bytes_make_reading_the_policy_fail(value: bytes) -> None:
     assert isinstance(parse_policy(pair(keys.CONFIG, value)), Kept | Unreadable)
 
 
-@CALM
 @given(
     st.lists(
         st.builds(
