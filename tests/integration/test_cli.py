@@ -60,6 +60,8 @@ class Orch:
             text=True,
             env=self._environment,
             cwd=HERE,
+            # As a person's shell starts it; where the tests run in the background, SIGINT is ignored and inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self._started.append(process)
         return process
