@@ -39,8 +39,8 @@ lab-tests: bootstrap-test  ## On the four machines (as root).
 	@$(TEST_LAB) $(PYTEST) tests/lab
 
 bench: bootstrap  ## Outages as a client sees them, with each step's share.
-	@$(PYTHON) -m tests.bench.decide_bench
-	@$(PYTHON) -m deploy.trials.bench
+	@$(PYTHON) -m tests.bench.decide_bench --json bench-decide.json
+	@$(PYTHON) -m deploy.trials.bench --decide bench-decide.json
 
 bootstrap:
 	@deploy/bootstrap.sh

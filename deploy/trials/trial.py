@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -38,6 +39,10 @@ class Trial:
     url: str
     moves: bool = True
     """The service is expected to move; its steps are collected."""
+    before: Callable[[Lab], None] | None = None
+    """What else is broken first, on the settled fleet."""
+    meanwhile: Callable[[Lab, float], None] | None = None
+    """What else is broken in the middle of the failover; it is given the time of the fault."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Result:
     trial: str
     outage: Outage
     steps: list[Step] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What helps to judge the run: who led, how loaded the machine was, who ran the play and at which attempt."""
 
 
 def wait_until(what: str, is_true: Callable[[], bool], within_s: float, every_s: float = 0.1) -> None:
@@ -80,12 +87,29 @@ def settle(lab: Lab) -> None:
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:
     """Do one trial on a settled fleet and leave the fault in force; the caller mends and settles."""
+    notes: dict[str, Any] = {"leader": fleet_status(lab).get("leader"), "load": round(os.getloadavg()[0], 2)}
+    if trial.before is not None:
+        trial.before(lab)
+    outage, fault_at = _suffered(lab, trial, say, rate)
+    kv = kv_of(lab, WITNESS)
+    request = request_since(kv, trial.service, fault_at)
+    if not trial.moves:
+        if request is not None:
+            raise LabError(f"{trial.service} was moved although it had only to be restarted: {request['reason']}")
+        return Result(trial.name, outage, [], notes)
+    return _explained(lab, trial, outage, fault_at, kv, request or {}, notes)
+
+
+def _suffered(lab: Lab, trial: Trial, say: Callable[[str], None], rate: float) -> tuple[Outage, float]:
+    """Return the outage that the client saw, and when the harm was done."""
     with tempfile.TemporaryDirectory(prefix="orch-trial-") as folder:
         with Traffic(lab, trial.url, Path(folder) / "notes.jsonl", rate=rate) as traffic:
             began = time.time()
             wait_until("the client is served", lambda: is_served_again(traffic.samples(), began), SERVED_AGAIN_WITHIN_S)
             fault_at = lab.fault(trial.kind, trial.vm, trial.service if trial.kind in UNIT_FAULTS else None).at
             say(f"{trial.kind} of {trial.service} on {trial.vm}")
+            if trial.meanwhile is not None:
+                trial.meanwhile(lab, fault_at)
             if trial.moves:
                 wait_until(
                     "a request moves it", lambda: _request(lab, trial, fault_at) is not None, SERVED_AGAIN_WITHIN_S
@@ -97,8 +121,24 @@ def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float
                 lambda: is_served_again(traffic.samples(), settled_at),
                 SERVED_AGAIN_WITHIN_S,
             )
-        outage = outage_from(traffic.samples(), fault_at)
-    return Result(trial.name, outage, _steps(lab, trial, outage, fault_at) if trial.moves else [])
+        return outage_from(traffic.samples(), fault_at), fault_at
+
+
+def _explained(
+    lab: Lab,
+    trial: Trial,
+    outage: Outage,
+    fault_at: float,
+    kv: dict[str, Any],
+    request: dict[str, Any],
+    notes: dict[str, Any],
+) -> Result:
+    """Return the result with each step's share, and who did it."""
+    command = command_of(kv, str(request.get("id")))
+    notes |= {name: command.get(name) for name in ("worker", "attempt", "state")}
+    notes["to_first_task_s"] = _between(request.get("times", {}).get("decided"), command.get("first_task"))
+    rendered = rendered_at(lab, kv["orch/services/frontend/assignment"]["active"], trial.service)
+    return Result(trial.name, outage, steps_of(request, command, rendered, outage.served_at, fault_at), notes)
 
 
 def _request(lab: Lab, trial: Trial, fault_at: float) -> dict[str, Any] | None:
@@ -114,11 +154,5 @@ def _is_done(lab: Lab, trial: Trial, fault_at: float) -> bool:
     return request is not None and request["state"] not in ("pending", "running")
 
 
-def _steps(lab: Lab, trial: Trial, outage: Outage, fault_at: float) -> list[Step]:
-    kv = kv_of(lab, WITNESS)
-    request = request_since(kv, trial.service, fault_at)
-    if request is None:
-        return []
-    front = kv["orch/services/frontend/assignment"]["active"]
-    rendered = rendered_at(lab, front, trial.service)
-    return steps_of(request, command_of(kv, request["id"]), rendered, outage.served_at, fault_at)
+def _between(earlier: float | None, later: float | None) -> float | None:
+    return None if earlier is None or later is None else round(later - earlier, 3)
