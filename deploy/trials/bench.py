@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,13 +23,14 @@ from deploy.trials.asked import ASKED, Asked
 from deploy.trials.idle import measure_idle
 from deploy.trials.planned import PLANNED, Planned, run_planned
 from deploy.trials.policy import policy_with
-from deploy.trials.report import faults_table, first_task_of, others_table, row_of
+from deploy.trials.report import faults_table, first_task_of, others_table, row_of, shares_table
 from deploy.trials.trial import Result, run_trial, settle
 
 # A VM that was cut off or without power needs so long until it is a full member again.
 RUN_S = {"cut": 40.0, "poweroff": 45.0}
 OTHER_RUN_S = 14.0
 IDLE = "idle"
+PIPED_WIDTH = 160
 
 
 class Bench:
@@ -134,8 +136,10 @@ def main() -> None:
         if not given.keep:
             lab.down()
         given.json.write_text(json.dumps(bench.report, indent=1) + "\n")
-        out = Console()
-        out.print(faults_table(bench.report["faults"]))
+        # Piped into a file the tables must not be cut.
+        out = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
+        for table in (faults_table(bench.report["faults"]), shares_table(bench.report["faults"])):
+            out.print(table)
         out.print(others_table(bench.report))
         out.print(f"written to {given.json}")
 

@@ -17,6 +17,7 @@ from deploy.trials.asked import (
     RESIDENT_MB,
     Asked,
 )
+from deploy.trials.timeline import STEPS
 from deploy.trials.trial import Result
 
 Row = dict[str, Any]
@@ -85,15 +86,21 @@ def _verdict(ok: bool) -> str:
 
 
 def faults_table(rows: Sequence[Row]) -> Table:
-    """Return the outages as the client saw them. Each step's share is the time since the step before it."""
-    table = Table(
-        *("fault", "must, s", "to beat, s", "median, s", "max, s", "runs", "ok", "each step's share (medians), s"),
-        title="Outage as the client sees it",
-    )
+    """Return the outages as the client saw them."""
+    table = Table("fault", "must, s", "to beat, s", "median, s", "max, s", "runs", "ok", title="Outage, client's view")
     for row in rows:
-        shares = ", ".join(f"{name} {share:.2f}" for name, share in row["shares_s"].items())
         numbers = (row["must_s"], row["beat_s"], row["median_s"], row["max_s"])
-        table.add_row(row["trial"], *map(_seconds, numbers), str(row["runs"]), _verdict(row["ok"]), shares)
+        table.add_row(row["trial"], *map(_seconds, numbers), str(row["runs"]), _verdict(row["ok"]))
+    return table
+
+
+def shares_table(rows: Sequence[Row]) -> Table:
+    """Return each step's share: the time since the step that came before it in that run."""
+    table = Table("fault", *STEPS, title="Each step's share, medians in s (the play may end after clients are served)")
+    for row in rows:
+        if row["shares_s"]:
+            shares = (row["shares_s"].get(step) for step in STEPS)
+            table.add_row(row["trial"], *("" if share is None else f"{share:.2f}" for share in shares))
     return table
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from deploy.trials.asked import ASKED, BACKEND_KILLED, Asked
 from deploy.trials.idle import WARM_NAME, WARM_SERVER, use_between
 from deploy.trials.outage import Outage
-from deploy.trials.report import faults_table, first_task_of, others_table, row_of, shares_of
+from deploy.trials.report import faults_table, first_task_of, others_table, row_of, shares_of, shares_table
 from deploy.trials.timeline import Step
 from deploy.trials.trial import Result
 
@@ -88,10 +88,12 @@ def test_the_tables_show_everything_and_what_was_missed() -> None:
         "decide": [{"vms": 1000, "instances": 10000, "well_ms": 60.0, "hurt_ms": 90.0}],
     }
     console = Console(width=200, record=True, file=io.StringIO())
-    console.print(faults_table([row_of(KILLED, [missed], [])]))
+    rows = [row_of(KILLED, [missed], [])]
+    console.print(faults_table(rows))
+    console.print(shares_table(rows))
     console.print(others_table(report))
     told = console.export_text()
     assert "backend killed, cold" in told
-    assert "detected 0.50" in told
+    assert "0.50" in told
     assert told.count("no") >= 3
     assert "1000 VMs, 10000 instances" in told
