@@ -82,9 +82,9 @@ DIAGNOSES: dict[str, Row] = {
     ),
     "standby_missing": Row(
         "A VM of the order of a hot service has no standby that is healthy and among the endpoints.",
-        "Its activate play runs there: 3 s after it was first seen absent, 10 s after it was first seen failing. A "
-        "start that came to nothing is repeated after 10 s, then after twice as long each time, 5 min at most. "
-        "Whatever moves the service supersedes a start.",
+        "Its activate play runs there: 3 s after it was first seen absent, 10 s after it was first seen failing. The "
+        "next start comes 10 s after the last one at the earliest, twice as long for each further one within 30 min, "
+        "5 min at most. Whatever moves the service supersedes a start.",
         "Nothing is started while automation is paused, while the service moves or is not served, or where the VM is "
         "down, in maintenance or without a guard. To have a hot standby stopped, take its VM into maintenance.",
     ),
