@@ -93,6 +93,7 @@ def service(seen: ServiceView, policy: Policy, at: float) -> Report:
     """Return what is known of one service."""
     kept, order = seen.assignment, policy.services[seen.name].order
     report: Report = {
+        "standby": policy.services[seen.name].standby,
         "active": None,
         "designated": None,
         "epoch": None,

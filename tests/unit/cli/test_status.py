@@ -77,6 +77,7 @@ def test_the_json_answer_keeps_its_keys(world: World) -> None:
         "hold_until",
         "healthy",
         "problem",
+        "standby",
         "standbys_missing",
     } == set(found["services"]["backend"])
     assert {"address", "reach", "load", "maintenance", "roles", "daemons"} == set(found["vms"]["backend-server"])
