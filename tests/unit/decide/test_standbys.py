@@ -186,6 +186,15 @@ def test_a_vm_in_maintenance_has_no_standby_and_misses_none() -> None:
     assert [found.code for found in outcome.diagnoses] == ["fine"]
 
 
+def test_a_guard_that_restarts_ends_no_start() -> None:
+    fleet = _started()
+    fleet.without_guard.add("second")
+    assert fleet.codes() == []
+    fleet.without_guard.clear()
+    fleet.play(Play.ACTIVATE).runs("second")
+    assert "standby_succeeded" in fleet.codes()
+
+
 def test_a_vm_that_goes_down_ends_its_start() -> None:
     fleet = _started().dies("second")
     assert fleet.codes() == ["standby_failed"]
