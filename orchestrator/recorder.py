@@ -54,6 +54,7 @@ def encoded_memory(memory: Memory) -> dict[str, Any]:
     """Return the memory as JSON can hold it."""
     return {
         "healthy_since": [[service, vm, since] for (service, vm), since in sorted(memory.healthy_since.items())],
+        "lacking_since": [[service, vm, since] for (service, vm), since in sorted(memory.lacking_since.items())],
         "last_good": {name: json.loads(good.to_json()) for name, good in sorted(memory.last_good.items())},
         "announced": sorted(memory.announced),
     }
@@ -63,6 +64,7 @@ def decoded_memory(fields: dict[str, Any]) -> Memory:
     """Return the memory that the fields hold; raises ValueError, KeyError or TypeError when they hold none."""
     return Memory(
         healthy_since=MappingProxyType({(row[0], row[1]): float(row[2]) for row in fields["healthy_since"]}),
+        lacking_since=MappingProxyType({(row[0], row[1]): float(row[2]) for row in fields.get("lacking_since", ())}),
         last_good=MappingProxyType({k: Assignment.model_validate(v) for k, v in fields["last_good"].items()}),
         announced=frozenset(fields["announced"]),
     )

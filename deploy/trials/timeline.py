@@ -53,6 +53,7 @@ def request_since(kv: Mapping[str, Any], service: str, fault_at: float) -> dict[
         and value.get("service") == service
         and value.get("created", 0) >= fault_at - 0.05
         and value.get("epoch")
+        and value.get("kind") != "standby"
     ]
     return min(made, key=lambda value: float(value["created"]), default=None)
 

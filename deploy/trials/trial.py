@@ -75,9 +75,18 @@ def fleet_status(lab: Lab, vm: str = WITNESS) -> dict[str, Any]:
 
 
 def is_settled(lab: Lab) -> bool:
-    """Say whether every service is served where it is designated and nothing is under way."""
+    """Say whether every service is served where it is designated, beside the standbys that its policy wants and no
+    others, and nothing is under way."""
     status = fleet_status(lab)
-    return bool(status) and status.get("healthy") is True and not status.get("moves") and not status.get("commands")
+    if not status or status.get("healthy") is not True or status.get("moves") or status.get("commands"):
+        return False
+    return not any(_has_leftovers(service) for service in status["services"].values())
+
+
+def _has_leftovers(service: dict[str, Any]) -> bool:
+    """Say whether a cold service still runs beside its active, as it does for seconds after it was hot."""
+    beside = (state for vm, state in service["instances"].items() if vm != service["active"])
+    return service["standby"] == "cold" and "healthy" in beside
 
 
 def settle(lab: Lab) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.decide.case import Case, reachable_vms
+from orchestrator.decide.standbys import missing_standbys
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Delete, Diagnosis, Outcome
 from orchestrator.domain.policy import Policy
@@ -61,11 +63,15 @@ def status(fleet: Fleet, outcome: Outcome) -> Report:
     """Return the answer of `orch status`.
 
     `healthy` means: every service is served where it is designated, by the holder of its lock, with the traffic
-    pointed there; every VM and daemon is up; a controller leads; nothing is held. `quorum` is always true: without
+    pointed there, with every hot standby beside it (`standbys_missing`: where one is not healthy and among the
+    endpoints); every VM and daemon is up; a controller leads; nothing is held. `quorum` is always true: without
     it nothing could be read, and the verb ends with exit 7.
     """
     view, policy = fleet.view, fleet.policy
-    services = {name: service(view.services[name], policy, fleet.at) for name in policy.services}
+    services = {
+        name: {**service(view.services[name], policy, fleet.at), "standbys_missing": _standbys_missing(name, fleet)}
+        for name in policy.services
+    }
     vms = {name: _vm(name, fleet) for name in policy.vms}
     unreadable = [{"key": bad.key, "problem": bad.problem} for bad in _unreadable(view)]
     return {
@@ -87,6 +93,7 @@ def service(seen: ServiceView, policy: Policy, at: float) -> Report:
     """Return what is known of one service."""
     kept, order = seen.assignment, policy.services[seen.name].order
     report: Report = {
+        "standby": policy.services[seen.name].standby,
         "active": None,
         "designated": None,
         "epoch": None,
@@ -114,6 +121,15 @@ def service(seen: ServiceView, policy: Policy, at: float) -> Report:
     }
 
 
+def _standbys_missing(name: str, fleet: Fleet) -> list[str]:
+    seen, policy = fleet.view.services[name], fleet.policy
+    if not isinstance(seen.assignment, Kept):
+        return []
+    up = reachable_vms(fleet.view, policy)
+    case = Case(name, fleet.view, seen, policy, policy.services[name], seen.assignment, fleet.at, up)
+    return list(missing_standbys(case))
+
+
 def _is_served(seen: ServiceView, active: str, epoch: int) -> bool:
     lock: LockView | None = seen.lock
     points_there = (
@@ -127,7 +143,8 @@ def _is_served(seen: ServiceView, active: str, epoch: int) -> bool:
 
 def _is_healthy(services: Mapping[str, Report], vms: Mapping[str, Report]) -> bool:
     home = all(s["healthy"] and s["active"] == s["designated"] and not s["hold_until"] for s in services.values())
-    return home and all(vm["reach"] == "up" and all(vm["daemons"].values()) for vm in vms.values())
+    whole = not any(s["standbys_missing"] for s in services.values())
+    return home and whole and all(vm["reach"] == "up" and all(vm["daemons"].values()) for vm in vms.values())
 
 
 def _endpoints(seen: ServiceView) -> list[Report]:

@@ -16,7 +16,7 @@ from orchestrator.cli.report import age, record
 from orchestrator.cli.steps import steps_of
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Outcome
-from orchestrator.domain.records import Assignment, Command, HistoryEntry, Request
+from orchestrator.domain.records import Assignment, Command, HistoryEntry, Request, RequestKind
 from orchestrator.domain.view import Kept, Unreadable
 from orchestrator.store.port import Check
 
@@ -68,6 +68,7 @@ def why_report(fleet: Fleet, outcome: Outcome, service: str) -> dict[str, Any]:
         "chain": {
             "It is there because": _because(assignment, request),
             "What was done for that": _done(request, mine, fleet.at),
+            "What was done for its hot standbys": _starts(fleet, service),
             "What the checks say now": [_check_line(check) for check in checks],
             "What follows now": _follows(fleet, service, planned),
             "The journal": [f"{age(fleet.at - e.at):>12} ago  {e.kind}: {e.reason}" for e in entries[-ENTRIES:]],
@@ -106,6 +107,19 @@ def _done(request: Request | None, commands: Iterable[Command], at: float) -> li
     steps = steps_of(request, commands)
     ended = [request.outcome] if request.outcome else []
     return [f"{step.at - request.created:+6.1f} s  {step.text}" for step in steps] + ended
+
+
+def _starts(fleet: Fleet, service: str) -> list[str]:
+    """Tell the last start of each hot standby, and what came of it."""
+    last: dict[str | None, Request] = {}
+    for request in sorted(records_under(keys.REQUESTS, Request, fleet.pairs)[0], key=lambda r: (r.created, r.id)):
+        if request.service == service and request.kind is RequestKind.STANDBY:
+            last[request.target] = request
+    return [
+        f"{age(fleet.at - r.created):>12} ago  started on {vm} ({r.reason}): {r.state.value}"
+        + (f", {r.outcome}" if r.outcome else "")
+        for vm, r in last.items()
+    ]
 
 
 def _checks_of(fleet: Fleet, service: str) -> list[Check]:

@@ -32,6 +32,8 @@ def refusal_of(request: Request, view: View, policy: Policy, now: float) -> str 
         return f"{name} has no assignment yet; the leading controller makes the first one."
     if request.kind is RequestKind.INITIAL:
         return f"{name} is assigned already, to {kept.value.active}."
+    if request.kind is RequestKind.STANDBY:
+        return "only the leading controller has standbys started; it does so by itself where the policy says `hot`."
     case = Case(name, view, seen, policy, policy.services[name], kept, now, reachable_vms(view, policy))
     return _acknowledge_refusal(case) if request.kind is RequestKind.ACKNOWLEDGE else _move_refusal(request, case)
 
@@ -40,9 +42,14 @@ def running_move(service: str, view: View, *, other_than: str = "") -> Request |
     """Return the running request that moves the service, if there is one besides `other_than`."""
     for kept in view.requests:
         request = kept.value
-        if request.service == service and request.state is RequestState.RUNNING and request.id != other_than:
+        is_move = request.kind is not RequestKind.STANDBY
+        if request.service == service and is_move and _runs(request) and request.id != other_than:
             return request
     return None
+
+
+def _runs(request: Request) -> bool:
+    return request.state is RequestState.RUNNING
 
 
 def _acknowledge_refusal(case: Case) -> str | None:

@@ -7,14 +7,22 @@ from collections.abc import Callable
 from orchestrator.decide.case import Case
 
 
-def obstacle_on(case: Case, vm: str) -> str | None:
-    """Say why the VM cannot take the service now, or None when it can."""
+def obstacle_to_running(case: Case, vm: str) -> str | None:
+    """Say why the service's unit should not be started on the VM, or None when it may be."""
     if not case.is_up(vm):
         return f"{vm} is down"
     if case.in_maintenance(vm):
         return f"{vm} is in maintenance"
     if not case.has_guard(vm):
         return f"the guard on {vm} does not run"
+    return None
+
+
+def obstacle_on(case: Case, vm: str) -> str | None:
+    """Say why the VM cannot take the service now, or None when it can."""
+    obstacle = obstacle_to_running(case, vm)
+    if obstacle is not None:
+        return obstacle
     if case.is_failed_on(vm):
         return f"{case.name} is failing its check on {vm}"
     return None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TypeVar
 
 from orchestrator.domain.policy import Policy, ServicePolicy
-from orchestrator.domain.records import Assignment, Command, Play, Request, RequestState
+from orchestrator.domain.records import Assignment, Command, Play, Request, RequestKind, RequestState
 from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
 
 # KV prefixes are watched apart: what one transaction wrote arrives within milliseconds of each other, within a second
@@ -62,6 +63,8 @@ class Case:
     """Since when the designated VM has been seen fit to take the service back without a break; None: it is not, or
     the service is there."""
     grace_is_announced: bool = False
+    lacking_since: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """VM -> since when the hot standby that could run there has been seen not to, without a break."""
     active: str = field(init=False)
     """The VM that the assignment names active."""
     designated: str = field(init=False)
@@ -155,9 +158,23 @@ class Case:
         return self.service.standby == "hot"
 
     @property
+    def hot_standbys(self) -> tuple[str, ...]:
+        """The VMs on which a standby should run all the time: all of the order but the active, where it is hot."""
+        return tuple(vm for vm in self.service.order if vm != self.active) if self.is_hot else ()
+
+    @property
     def move(self) -> Kept[Request] | None:
-        """The running request of this service (the oldest, should there be two)."""
-        return next((kept for kept in self.requests if kept.value.state is RequestState.RUNNING), None)
+        """The running request that moves this service (the oldest, should there be two)."""
+        return next((kept for kept in self._running if kept.value.kind is not RequestKind.STANDBY), None)
+
+    @property
+    def starts(self) -> tuple[Kept[Request], ...]:
+        """The running requests that have a hot standby of this service started, oldest first."""
+        return tuple(kept for kept in self._running if kept.value.kind is RequestKind.STANDBY)
+
+    @property
+    def _running(self) -> Iterator[Kept[Request]]:
+        return (kept for kept in self.requests if kept.value.state is RequestState.RUNNING)
 
     @property
     def asked(self) -> Kept[Request] | None:

@@ -14,6 +14,7 @@ from orchestrator.decide.founding import Unfounded, consider_unfounded
 from orchestrator.decide.progress import progress
 from orchestrator.decide.requests import consider_request, endings_of_strangers, refused
 from orchestrator.decide.rotation import consider_rotation
+from orchestrator.decide.standbys import lacking_standbys, tend_standbys
 from orchestrator.decide.tidying import settled_standbys, tidy_commands
 from orchestrator.decide.writing import decision
 from orchestrator.domain import keys
@@ -22,7 +23,7 @@ from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment
 from orchestrator.domain.view import Kept, ServiceView, View
 
-Considered = tuple[tuple[Decision, ...], Diagnosis, float | None]
+Considered = tuple[tuple[Decision, ...], tuple[Diagnosis, ...], float | None]
 
 
 def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
@@ -43,16 +44,16 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
         if isinstance(seen.assignment, Kept):
             told = commands.get(name, ())
             case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, asked, told)
-            case = _with_grace(case, memory)
+            case = _with_lacking(_with_grace(case, memory), memory)
             made, found, wake_at = _consider(case)
             kept_in_mind.note(case, made)
         else:
             good = memory.last_good.get(name)
-            step, found = consider_unfounded(Unfounded(name, view, seen, policy, good, now, asked))
-            made, wake_at = _some(step), None
+            step, what = consider_unfounded(Unfounded(name, view, seen, policy, good, now, asked))
+            made, found, wake_at = _some(step), (what,), None
             kept_in_mind.keep(name, good)
         decisions.extend(made)
-        diagnoses.append(found)
+        diagnoses.extend(found)
         if wake_at is not None:
             wakes.append(wake_at)
     return Outcome(
@@ -74,11 +75,21 @@ def _with_grace(case: Case, memory: Memory) -> Case:
     return replace(case, fit_since=since, grace_is_announced=announced)
 
 
+def _with_lacking(case: Case, memory: Memory) -> Case:
+    """Return the case with since when its hot standbys that could run have been seen not to."""
+    lacking = lacking_standbys(case)
+    if not lacking:
+        return case
+    since = {vm: memory.lacking_since.get((case.name, vm), case.now) for vm in lacking}
+    return replace(case, lacking_since=MappingProxyType(since))
+
+
 class _NextMemory:
     """The memory for the next cycle, put together service by service."""
 
     def __init__(self) -> None:
         self._healthy_since: dict[tuple[str, str], float] = {}
+        self._lacking_since: dict[tuple[str, str], float] = {}
         self._last_good: dict[str, Assignment] = {}
         self._announced: set[str] = set()
 
@@ -86,6 +97,7 @@ class _NextMemory:
         """Keep what the case tells. A move that ended badly starts the grace of its target anew, so that a failing
         failback is not tried in a circle."""
         self._last_good[case.name] = case.now_assigned
+        self._lacking_since.update({(case.name, vm): since for vm, since in case.lacking_since.items()})
         if case.fit_since is None:
             return
         codes = {decision.code for decision in made}
@@ -102,13 +114,19 @@ class _NextMemory:
     def frozen(self) -> Memory:
         """Return the memory."""
         return Memory(
-            MappingProxyType(self._healthy_since), MappingProxyType(self._last_good), frozenset(self._announced)
+            healthy_since=MappingProxyType(self._healthy_since),
+            last_good=MappingProxyType(self._last_good),
+            lacking_since=MappingProxyType(self._lacking_since),
+            announced=frozenset(self._announced),
         )
 
 
 def _consider(case: Case) -> Considered:
     step, found, wake_at = _next_step(case)
-    return (*tidy_commands(case), *_some(step)), found, wake_at
+    beside = tend_standbys(case, idle=step is None)
+    told = beside.diagnoses if found.code == "fine" and beside.diagnoses else (found, *beside.diagnoses)
+    wakes = [at for at in (wake_at, beside.wake_at) if at is not None]
+    return (*tidy_commands(case), *_some(step), *beside.decisions), told, min(wakes, default=None)
 
 
 def _some(made: Decision | None) -> tuple[Decision, ...]:

@@ -85,6 +85,14 @@ DIAGNOSES: dict[str, Row] = {
         "It stays where it is: the designated VM is down, in maintenance or without a guard, the service fails or was "
         "stopped there, or automatic failback is off.",
     ),
+    "standby_missing": Row(
+        "A VM of the order of a hot service has no standby that is healthy and among the endpoints.",
+        "Its activate play runs there: 3 s after it was first seen absent, 10 s after it was first seen failing. The "
+        "next start comes 10 s after the last one at the earliest, twice as long for each further one within 30 min, "
+        "5 min at most. Whatever moves the service supersedes a start.",
+        "Nothing is started while automation is paused, while the service moves or is not served, or where the VM is "
+        "down, in maintenance or without a guard. To have a hot standby stopped, take its VM into maintenance.",
+    ),
     "rotation_waits": Row(
         "A rotation is due or was asked for, and no other VM can take the service.",
         "A forced one is refused with the reason and consumed; a due one is tried again after its interval.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from orchestrator.decide.case import Case
 from orchestrator.decide.endpoints import endpoints_are_current, put_endpoints
 from orchestrator.decide.moves import assign, case_reason
+from orchestrator.decide.plays import trouble_of, wait_for
 from orchestrator.decide.writing import create, finished, new_command, of_case, put_assignment, put_request
 from orchestrator.domain.decision import Decision, Delete, Diagnosis, Put
 from orchestrator.domain.records import Command, CommandState, Play, Request, RequestState
@@ -68,21 +69,8 @@ def _end_of(command: Command) -> RequestState:
 
 def _play_trouble(case: Case, kept: Kept[Request], command: Command | None) -> Decision | None:
     """Return the request's end where its activate play ended badly."""
-    if command is None or not command.is_final or command.state is CommandState.SUCCEEDED:
-        return None
-    why = command.reason or "it said nothing"
-    return _fail(case, kept, f"the play {command.playbook} {command.state.value}: {why}", _end_of(command))
-
-
-def _unclaimed_until(case: Case, command: Command) -> float:
-    """Until when a worker must have taken the command."""
-    return command.created + case.policy.dispatch.activation_timeout_s
-
-
-def _run_until(case: Case, command: Command) -> float:
-    """Until when a play that a worker began must have ended: a worker ends it before, if there still is a worker."""
-    dispatch = case.policy.dispatch
-    return (command.claimed or command.created) + dispatch.play_timeout_s + dispatch.activation_timeout_s
+    trouble = trouble_of(command) if command is not None else None
+    return _fail(case, kept, trouble, _end_of(command)) if command is not None and trouble is not None else None
 
 
 def _healthy_until(case: Case, request: Request, command: Command | None) -> float:
@@ -103,17 +91,10 @@ def _believed_from(case: Case, request: Request, command: Command | None) -> flo
 
 
 def _waiting_for_play(case: Case, kept: Kept[Request], command: Command) -> Step:
-    if command.state is CommandState.PENDING:
-        until = _unclaimed_until(case, command)
-        waits = f"waiting for a worker to take {command.id}"
-        why = f"no worker took its command within {case.policy.dispatch.activation_timeout_s:g} s"
-    else:
-        until = _run_until(case, command)
-        waits = f"{command.worker} runs {command.playbook}" + (f", now at: {command.task}" if command.task else "")
-        why = f"{command.playbook} on {command.target} has not ended in time, and no worker says why"
-    if case.now >= until:
-        return _fail(case, kept, why), _moving(case, kept.value, "failed"), None
-    return None, _moving(case, kept.value, None, waits), until
+    wait = wait_for(case, command)
+    if case.now >= wait.until:
+        return _fail(case, kept, wait.why), _moving(case, kept.value, "failed"), None
+    return None, _moving(case, kept.value, None, wait.words), wait.until
 
 
 def _progress_preparing(case: Case, kept: Kept[Request]) -> Step:

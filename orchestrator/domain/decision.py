@@ -73,6 +73,8 @@ class Memory:
     was never started, able to be started)."""
     last_good: Mapping[str, Assignment] = field(default_factory=lambda: MappingProxyType({}))
     """The last readable assignment of each service."""
+    lacking_since: Mapping[tuple[str, str], float] = field(default_factory=lambda: MappingProxyType({}))
+    """(service, VM) -> since when a hot standby that could run there has been seen not to, without a break."""
     announced: frozenset[str] = frozenset()
     """Sentences already reported that must not be repeated each cycle."""
 

@@ -35,13 +35,15 @@ class Record(BaseModel):
 
 
 class MoveKind(str, Enum):
-    """Why a service is moved."""
+    """Why a service is moved, or a play runs."""
 
     INITIAL = "initial"
     FAILOVER = "failover"
     FAILBACK = "failback"
     ROTATION = "rotation"
     SWITCHOVER = "switchover"
+    STANDBY = "standby"
+    """No move: a play starts a hot standby. Stands in commands only."""
 
 
 class RequestKind(str, Enum):
@@ -51,6 +53,8 @@ class RequestKind(str, Enum):
     FAILOVER = "failover"
     FAILBACK = "failback"
     ROTATION = "rotation"
+    STANDBY = "standby"
+    """No move: the leader has a hot standby started that does not run."""
     ACKNOWLEDGE = "acknowledge"
 
 

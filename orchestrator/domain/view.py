@@ -135,6 +135,8 @@ class View:
     ended_requests: frozenset[str] = frozenset()
     """Ids of the requests that have their final state. KV prefixes are watched apart, so that an assignment or a
     command may be seen before the request it belongs to: one that is neither open nor ended is not heard of yet."""
+    ended_starts: tuple[Request, ...] = ()
+    """The last few ended requests that had a hot standby started, oldest first."""
     commands: tuple[Kept[Command], ...] = ()
     """Open commands and those of open requests, oldest first."""
     paused: Paused | None = None

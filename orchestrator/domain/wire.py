@@ -27,7 +27,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    command_type: str = Field(pattern=r"^(initial|failover|failback|rotation|switchover)$")
+    command_type: str = Field(pattern=r"^(initial|failover|failback|rotation|switchover|standby)$")
     instance_type: str = Field(min_length=1, max_length=63)
     failed_instance: str | None = Field(default=None, max_length=63)
     recovered_instance: str | None = Field(default=None, max_length=63)
@@ -40,6 +40,8 @@ class Message(BaseModel):
     def _says_which_instance(self) -> Message:
         if self.id is None and self.command_type == "failback" and not self.recovered_instance:
             raise ValueError("a failback message needs recovered_instance")
+        if self.id is None and self.command_type == "standby":
+            raise ValueError("a standby message needs the id of its command: only the leader has standbys started")
         return self
 
 

@@ -26,6 +26,7 @@ from orchestrator.domain.records import (
     Paused,
     Record,
     Request,
+    RequestKind,
     Rotation,
 )
 from orchestrator.domain.view import (
@@ -47,6 +48,8 @@ R = TypeVar("R", bound=Record)
 
 PASSING, CRITICAL = "passing", "critical"
 MAX_OUTPUT = 200
+# By then the pause before the next start has its greatest length (`decide.standbys`).
+MAX_STARTS = 6
 BY_NOBODY_KNOWN = "unknown"
 
 
@@ -73,7 +76,7 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
             of_vm[check.node][check.check_id] = check.status
             of_service.setdefault(check.service_id, {}).setdefault(check.node, []).append(check)
     unreadable: list[Unreadable] = []
-    requests, ended = _requests(by_key, unreadable)
+    requests, ended, starts = _requests(by_key, unreadable)
     return View(
         vms=_frozen({vm: _vm_view(vm, of_vm[vm], by_key, unreadable) for vm in policy.vms}),
         services=_frozen(
@@ -84,6 +87,7 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
         ),
         requests=requests,
         ended_requests=ended,
+        ended_starts=starts,
         commands=_commands_of_interest(by_key, {kept.value.id for kept in requests}, unreadable),
         paused=_paused(by_key, unreadable),
         unreadable=tuple(unreadable),
@@ -247,19 +251,31 @@ def _paused(by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> Pause
 
 def _requests(
     by_key: Mapping[str, KvPair], unreadable: list[Unreadable]
-) -> tuple[tuple[Kept[Request], ...], frozenset[str]]:
-    """Return the open requests and the ids of the ended ones."""
+) -> tuple[tuple[Kept[Request], ...], frozenset[str], tuple[Request, ...]]:
+    """Return the open requests, the ids of the ended ones, and the last of those that had a standby started."""
     found: list[Kept[Request]] = []
     ended: set[str] = set()
+    starts: list[Request] = []
     for pair in _under(by_key, keys.REQUESTS):
         kept = _read(pair, Request)
         if isinstance(kept, Unreadable):
             unreadable.append(kept)
         elif kept is not None and kept.value.is_final:
             ended.add(kept.value.id)
+            if kept.value.kind is RequestKind.STANDBY:
+                starts.append(kept.value)
         elif kept is not None:
             found.append(kept)
-    return tuple(sorted(found, key=lambda kept: (kept.value.created, kept.value.id))), frozenset(ended)
+    by_age = tuple(sorted(found, key=lambda kept: (kept.value.created, kept.value.id)))
+    return by_age, frozenset(ended), _last_starts(starts)
+
+
+def _last_starts(starts: Iterable[Request]) -> tuple[Request, ...]:
+    """Return the last `MAX_STARTS` of each service and VM, oldest first."""
+    by_place: dict[tuple[str, str | None], list[Request]] = {}
+    for request in sorted(starts, key=lambda request: (request.updated, request.id)):
+        by_place.setdefault((request.service, request.target), []).append(request)
+    return tuple(request for some in by_place.values() for request in some[-MAX_STARTS:])
 
 
 def _commands_of_interest(

@@ -5,6 +5,7 @@ Needed only for a new scenario, or when what is recorded has a new format; for n
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 
@@ -97,9 +98,24 @@ def _leader_dies(world: World) -> Iterator[float]:
     yield 15.0
 
 
+def _standby_is_started(world: World) -> Iterator[float]:
+    document = policy_document("hot", 5.0, 86400.0)
+    _port(world).kv_put(keys.CONFIG, json.dumps(document).encode())
+    yield 10.0
+    unit = world.vms["backend-server"].units[FRONTEND]
+    unit.broken = True
+    unit.crash()
+    yield 20.0
+    unit.broken = False
+    yield 20.0
+    _port(world).kv_put(keys.CONFIG, json.dumps(world.document).encode())
+    yield 8.0
+
+
 SCRIPTS: dict[str, tuple[str, Script]] = {
     "a-service-whose-vm-loses-power-fails-over-and-comes-home-after-the-grace": ("cold", _home_loses_power),
     "a-hot-service-has-its-traffic-moved-before-any-play": ("hot", _active_hangs),
+    "a-hot-standby-that-does-not-run-is-started-beside-the-active": ("cold", _standby_is_started),
     "a-rotation-asked-for-by-key-is-made-before-it-is-broken": ("cold", _rotation_by_key),
     "an-overwritten-and-a-deleted-assignment-are-restored": ("cold", _assignment_overwritten),
     "a-service-that-keeps-failing-is-held-until-an-operator-acknowledges": ("cold", _keeps_failing),

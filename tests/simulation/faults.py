@@ -11,7 +11,7 @@ from orchestrator.store.port import CasPut, Unknown
 from orchestrator.store.records import kept_or_unreadable
 from tests.simulation.daemons import Daemon
 from tests.simulation.machines import Unit, Vm
-from tests.simulation.world import START, World
+from tests.simulation.world import STANDBYS, START, World
 
 GARBAGE = (b"", b"{", b"null", b'"text"', b'{"service": "backend"}', b"\xff\xfe\x00", b"[1, 2]")
 
@@ -344,6 +344,9 @@ class Faults:
     def _policy(self) -> None:
         document = dict(self._world.document)
         document["failback"] = {"grace_s": self._engine.pick((2.5, 4.0, 0.001))}
+        document["services"] = {
+            name: {**service, "standby": self._engine.pick(STANDBYS)} for name, service in document["services"].items()
+        }
         self._world.note("an operator changes the policy")
         self._put(keys.CONFIG, json.dumps(document).encode())
 

@@ -53,6 +53,13 @@ class UnfencedController(Controller):
         return decisions, False
 
 
+class IdleController(Controller):
+    """Never has a hot standby started."""
+
+    def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> Any:
+        return super()._write(tuple(each for each in decisions if each.code != "standby"), leader_session)
+
+
 class ForgetfulController(Controller):
     """Never writes how a request ended."""
 
@@ -151,6 +158,7 @@ class FreeHand(WatchedHand):
 BUGS: dict[str, tuple[Parts, str]] = {
     "traffic before the lock": (Parts(controller=HastyController), "never held the role lock"),
     "writes without the leader lock": (Parts(controller=UnfencedController), "without the leader lock"),
+    "hot standbys that nobody starts": (Parts(controller=IdleController), "no hot standby"),
     "requests without an end": (Parts(controller=ForgetfulController), "request"),
     "refusals without a reason": (Parts(controller=SilentController), "without a reason"),
     "a worker that ignores epochs": (Parts(worker=EpochBlindWorker), "epoch"),

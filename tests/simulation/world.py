@@ -35,6 +35,7 @@ from tests.simulation.watching import source_of
 START = 1_700_000_000.0
 CONTROLLERS = WORKERS = ("messaging-server", "frontend-server")
 FRONTEND, BACKEND = "frontend", "backend"
+STANDBYS = ("cold", "hot")
 PRUNED_AFTER_S = 6.0
 MIN_PEERS = 3
 
@@ -49,8 +50,8 @@ class Parts:
     door: Callable[..., Door] = Door
 
 
-def policy_document(standby: str, grace_s: float, interval_s: float) -> dict[str, Any]:
-    """Return the reference fleet with short times."""
+def policy_document(standby: str, grace_s: float, interval_s: float, backend: str = "cold") -> dict[str, Any]:
+    """Return the reference fleet with short times; `standby` is the frontend's, `backend` the backend's."""
 
     def service(order: list[str], unit: str, port: int, **more: Any) -> dict[str, Any]:
         return {
@@ -71,7 +72,7 @@ def policy_document(standby: str, grace_s: float, interval_s: float) -> dict[str
             "database-server": {"address": "10.0.10.169"},
         },
         "services": {
-            BACKEND: service(["backend-server", "messaging-server"], "node-app", 3000),
+            BACKEND: service(["backend-server", "messaging-server"], "node-app", 3000, standby=backend),
             FRONTEND: service(
                 ["frontend-server", "backend-server"],
                 "nginx",
@@ -106,7 +107,10 @@ class World:
         self.trace: deque[tuple[float, str]] = deque(maxlen=60)
         self._on_note = on_note
         self.document = document or policy_document(
-            engine.pick(("cold", "hot")), engine.between(3.0, 8.0), engine.pick((40.0, 90.0, 86400.0))
+            engine.pick(STANDBYS),
+            engine.between(3.0, 8.0),
+            engine.pick((40.0, 90.0, 86400.0)),
+            engine.pick(STANDBYS),
         )
         self.policy = Policy.model_validate(self.document)
         self.consul = FakeConsul(self.policy.vms, now=0.0)
@@ -448,4 +452,17 @@ class World:
                 up = vm.addresses.get(service) is AddressState.UP
                 if up != (vm is active):
                     return f"{vm.name} {'has' if up else 'has not'} the address of {service}"
+        return self._complaint_about_standbys(service, assignment)
+
+    def _complaint_about_standbys(self, service: str, assignment: Assignment) -> str | None:
+        """Say where a hot standby does not run, or where traffic would not find it."""
+        policy = self.policy.services[service]
+        wanted = [name for name in policy.order if name != assignment.active] if policy.standby == "hot" else []
+        for name in wanted:
+            if not self.vms[name].units[service].answers:
+                return f"no hot standby of {service} runs on {name}"
+        for vm in self.vms.values():
+            backups = [row.vm for row in vm.rendered[service].endpoints if row.backup]
+            if backups != wanted:
+                return f"{vm.name} has {backups or 'nobody'} as backups of {service}, and not {wanted}"
         return None

@@ -115,6 +115,26 @@ def test_why_answers_in_json_with_the_records(world: World) -> None:
     )
 
 
+def test_why_tells_the_last_start_of_each_hot_standby(world: World) -> None:
+    failed = Request(
+        id="1700000000000-backend-standby-messaging-server",
+        kind=RequestKind.STANDBY,
+        service="backend",
+        target="messaging-server",
+        reason="backend does not run on messaging-server, where it stands by hot",
+        state=RequestState.FAILED,
+        outcome="the play activate_backend.yml failed: rc 2",
+        created=NOW - 40,
+        updated=NOW - 30,
+    )
+    world.put(keys.request(failed.id), failed)
+    (line,) = world.answer("why", "backend")["chain"]["What was done for its hot standbys"]
+    assert line.strip() == (
+        "40 s ago  started on messaging-server (backend does not run on messaging-server, where it stands by hot): "
+        "failed, the play activate_backend.yml failed: rc 2"
+    )
+
+
 def test_why_of_an_unknown_service_is_refused(world: World) -> None:
     assert world.orch("why", "mail").exit_code == 3
 

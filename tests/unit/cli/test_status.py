@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Diagnosis, Memory, Outcome
-from orchestrator.domain.records import CommandState, MoveKind, Paused, RequestState
+from orchestrator.domain.records import CommandState, Endpoint, Endpoints, MoveKind, Paused, RequestState
 from tests.fakes.fake_consul import CRITICAL
-from tests.unit.cli.world import NOW, World
+from tests.unit.cli.world import NOW, POLICY, VMS, World
 
 Golden = Callable[[str, str], None]
 
@@ -76,6 +77,8 @@ def test_the_json_answer_keeps_its_keys(world: World) -> None:
         "hold_until",
         "healthy",
         "problem",
+        "standby",
+        "standbys_missing",
     } == set(found["services"]["backend"])
     assert {"address", "reach", "load", "maintenance", "roles", "daemons"} == set(found["vms"]["backend-server"])
 
@@ -99,6 +102,25 @@ def test_a_fleet_is_not_healthy_while_a_lock_is_of_another_epoch(world: World) -
     assert pair is not None
     world.put(keys.assignment("backend"), pair.value.replace(b'"epoch":1', b'"epoch":2'))
     assert world.answer("status")["services"]["backend"]["healthy"] is False
+
+
+def test_a_fleet_is_not_healthy_while_a_hot_standby_is_not_among_the_endpoints(world: World) -> None:
+    policy = copy.deepcopy(POLICY)
+    policy["services"]["backend"]["standby"] = "hot"
+    world.put(keys.CONFIG, json.dumps(policy).encode())
+    found = world.answer("status")
+    assert found["healthy"] is False
+    assert found["services"]["backend"]["standbys_missing"] == ["messaging-server"]
+    world.register("backend", "messaging-server")
+    assert world.answer("status")["healthy"] is False, "it runs, and traffic would not find it"
+    rows = tuple(
+        Endpoint(vm=vm, address=VMS[vm]["address"], port=3000, backup=vm == "messaging-server")
+        for vm in ("backend-server", "messaging-server")
+    )
+    world.put(keys.endpoints("backend"), Endpoints(service="backend", epoch=1, endpoints=rows))
+    found = world.answer("status")
+    assert found["healthy"] is True
+    assert found["services"]["backend"]["standbys_missing"] == []
 
 
 def test_a_fleet_is_not_healthy_without_a_leader(world: World) -> None:

@@ -232,6 +232,9 @@ class Fleet:
             services=_frozen({WEB: seen}),
             requests=tuple(sorted(requests, key=lambda k: (k.value.created, k.value.id))),
             ended_requests=frozenset(k.value.id for k in self._all(Request) if k.value.is_final),
+            ended_starts=tuple(
+                k.value for k in self._all(Request) if k.value.is_final and k.value.kind is RequestKind.STANDBY
+            ),
             commands=tuple(sorted(commands, key=lambda k: (k.value.created, k.value.id))),
             paused=Paused(by="op", at=START) if self.paused else None,
             quorum_since=self.quorum_since,

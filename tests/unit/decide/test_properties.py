@@ -200,7 +200,8 @@ class Dice:
     def memory(self) -> Memory:
         """Return what the leader may remember."""
         since = {(name, vm): self.time() for name in NAMES for vm in VMS if self.sometimes()}
-        return Memory(healthy_since=MappingProxyType(since))
+        lacking = {(name, vm): self.time() for name in NAMES for vm in VMS if self.sometimes()}
+        return Memory(healthy_since=MappingProxyType(since), lacking_since=MappingProxyType(lacking))
 
 
 def changes_of(outcome: Outcome):
@@ -213,7 +214,9 @@ def says_what_it_does_and_writes_each_key_once(view: View, outcome: Outcome) -> 
     assert outcome.sentence
     assert all(decision.sentence and decision.changes for decision in outcome.decisions)
     assert all(diagnosis.sentence for diagnosis in outcome.diagnoses)
-    assert len(outcome.diagnoses) == len(POLICY.services)
+    beside = [diagnosis for diagnosis in outcome.diagnoses if diagnosis.code == "standby_missing"]
+    assert {diagnosis.service for diagnosis in outcome.diagnoses} == set(NAMES)
+    assert len(outcome.diagnoses) <= len(NAMES) + len(beside)
     written = [change.key for change in changes_of(outcome)]
     assert len(written) == len(set(written))
     assert outcome.wake_at is None or outcome.wake_at > NOW, "else the leader would turn without pause"
@@ -263,6 +266,21 @@ def points_traffic_only_at_a_healthy_holder_of_the_lock(view: View, outcome: Out
             assert seen.state_on(first) is InstanceState.HEALTHY
 
 
+def starts_a_standby_only_beside_an_active_that_serves(view: View, outcome: Outcome) -> None:
+    """A standby is started by a command of the present epoch, on a VM that is up, and not while paused."""
+    for decision in outcome.decisions:
+        if decision.code != "standby":
+            continue
+        (command,) = decision.commands
+        known = view.services[command.service].assignment
+        assert isinstance(known, Kept)
+        assert (command.epoch, command.enable_at_boot) == (known.value.epoch, True)
+        assert known.value.active != command.target
+        assert known.value.may_run_on(command.target)
+        assert view.vms[command.target].reach is Reach.UP
+        assert view.paused is None
+
+
 def changes_no_assignment_while_paused_unless_asked(view: View, outcome: Outcome) -> None:
     """Paused means that nothing moves by itself."""
     if view.paused is None:
@@ -280,6 +298,7 @@ LAWS = (
     writes_an_assignment_by_its_seen_index_and_never_turns_its_epoch_back,
     takes_only_the_steps_of_the_state_machines,
     points_traffic_only_at_a_healthy_holder_of_the_lock,
+    starts_a_standby_only_beside_an_active_that_serves,
     changes_no_assignment_while_paused_unless_asked,
 )
 

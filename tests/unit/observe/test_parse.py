@@ -27,7 +27,7 @@ from orchestrator.domain.records import (
     Rotation,
 )
 from orchestrator.domain.view import InstanceState, InstanceView, Kept, Load, LockView, Reach, Unreadable, View
-from orchestrator.observe.parse import parse_policy, parse_view
+from orchestrator.observe.parse import MAX_STARTS, parse_policy, parse_view
 from orchestrator.store.port import Check, KvPair
 from tests.unit.observe.fleet import POLICY, VMS, instance_check, node_check, pair
 
@@ -378,3 +378,14 @@ def test_no_checks_make_the_view_fail(checks: list[Check]) -> None:
     assert set(view.vms) == set(VMS)
     for instance in view.services["backend"].instances.values():
         assert len(instance.output) <= 200
+
+
+def test_the_last_starts_of_each_hot_standby_are_seen_with_what_came_of_them() -> None:
+    starts = [
+        request(str(n), RequestState.FAILED, created=float(n)).with_(kind=RequestKind.STANDBY, target=vm)
+        for n, vm in enumerate(("messaging-server",) * (MAX_STARTS + 2) + ("backend-server",), start=10)
+    ]
+    other = request("9", RequestState.FAILED)
+    view = view_of(*(KvPair(keys.request(r.id), r.to_json().encode(), 7) for r in (*starts, other)))
+    assert view.ended_starts == (*starts[2:-1], starts[-1])
+    assert view.ended_requests == {r.id for r in (*starts, other)}

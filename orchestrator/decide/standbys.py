@@ -1,0 +1,242 @@
+"""Hot standbys: a service whose policy wants them has its unit started wherever one could run and does not.
+
+In: the case of a service. Out: the starts that are due, the ends of those that run, and what is missing and why.
+A start is a request of its own kind (`standby`) with one `activate` command. It is no move: the active goes on
+serving, the epoch stays, and whatever moves the service supersedes it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestrator.decide.candidates import obstacle_to_running
+from orchestrator.decide.case import UNHEARD_S, Case, readable
+from orchestrator.decide.diagnose import diagnosis
+from orchestrator.decide.moves import rule_request
+from orchestrator.decide.plays import trouble_of, wait_for
+from orchestrator.decide.writing import create, finished, new_command, of_case
+from orchestrator.domain import keys
+from orchestrator.domain.decision import Decision, Diagnosis, Put
+from orchestrator.domain.records import CommandState, MoveKind, Play, Request, RequestKind, RequestState
+from orchestrator.domain.view import Kept
+
+# An instance that is being registered anew is absent for a moment, and a VM that boots starts its units by itself.
+ABSENT_GRACE_S = 3.0
+# systemd has its own try first: it may take as long to bring a unit back (`node.duty.RESTART_LIMIT_S`).
+FAILED_GRACE_S = 10.0
+# What else is decided for the service shows in the next view, or nowhere: then the clock has to wake the leader.
+LOOK_AGAIN_S = 0.05
+FIRST_PAUSE_S = 10.0
+"""After the first start; each further one within `RECENT_S` doubles it, whatever came of them."""
+LONGEST_PAUSE_S = 300.0
+RECENT_S = 1800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What one look at the hot standbys of a service came to."""
+
+    decisions: tuple[Decision, ...] = ()
+    diagnoses: tuple[Diagnosis, ...] = ()
+    wake_at: float | None = None
+
+
+def missing_standbys(case: Case) -> tuple[str, ...]:
+    """Return the VMs where a hot standby should be healthy and among the endpoints, and is not."""
+    endpoints = readable(case.seen.endpoints)
+    backups = {row.vm for row in endpoints.value.endpoints if row.backup} if endpoints else set()
+    return tuple(
+        vm for vm in case.hot_standbys if not case.in_maintenance(vm) and not (case.is_healthy_on(vm) and vm in backups)
+    )
+
+
+def lacking_standbys(case: Case) -> tuple[str, ...]:
+    """Return the VMs where a hot standby could run now and does not. Nothing lacks while the service is on the move."""
+    if case.move is not None or not case.is_serving:
+        return ()
+    return tuple(
+        vm
+        for vm in case.hot_standbys
+        if not case.is_healthy_on(vm) and obstacle_to_running(case, vm) is None and case.now_assigned.may_run_on(vm)
+    )
+
+
+def tend_standbys(case: Case, *, idle: bool) -> Tended:
+    """Return what is done about the service's hot standbys, what is the matter with them, and when to look again.
+
+    `idle`: nothing else is decided for the service in this cycle. Only then a start begins.
+    """
+    ended: list[Decision] = []
+    wakes: list[float] = []
+    for kept in case.starts:
+        found = _past(case, kept.value) or _come_of(case, kept.value)
+        if isinstance(found, float):
+            wakes.append(found)
+        else:
+            ended.append(_ending(case, kept, *found))
+    busy = {kept.value.target for kept in case.starts}
+    due_now: list[str] = []
+    for vm in lacking_standbys(case):
+        if vm in busy or case.view.paused is not None:
+            continue
+        due = start_due_at(case, vm)
+        if case.now < due or not idle:
+            wakes.append(max(due, case.now + LOOK_AGAIN_S))
+        else:
+            due_now.append(vm)
+    decisions = (*ended, *(_start(case, vm) for vm in due_now))
+    return Tended(decisions, tuple(_diagnoses(case, due_now)), min(wakes, default=None))
+
+
+# -- when ------------------------------------------------------------------------------------------------------------
+
+
+def _recent_starts(case: Case, vm: str) -> tuple[Request, ...]:
+    return tuple(
+        request
+        for request in case.view.ended_starts
+        if (request.service, request.target) == (case.name, vm) and case.now - request.updated < RECENT_S
+    )
+
+
+def start_due_at(case: Case, vm: str) -> float:
+    """Return when the missing standby is to be started: after a grace, and later each time it was started lately.
+
+    The starts are counted from their records, so a new leader waits as long as the one before.
+    """
+    grace_s = FAILED_GRACE_S if case.is_failed_on(vm) else ABSENT_GRACE_S
+    due = case.lacking_since.get(vm, case.now) + grace_s
+    recent = _recent_starts(case, vm)
+    if not recent:
+        return due
+    pause_s = min(FIRST_PAUSE_S * 2.0 ** (len(recent) - 1), LONGEST_PAUSE_S)
+    return max(due, recent[-1].updated + pause_s)
+
+
+# -- a start, from its beginning to its end ----------------------------------------------------------------------------
+
+
+def _start(case: Case, vm: str) -> Decision:
+    state = "fails its check" if case.is_failed_on(vm) else "does not run"
+    reason = f"{case.name} {state} on {vm}, where it stands by hot"
+    request = rule_request(case, RequestKind.STANDBY, vm, reason)
+    request = request.with_(
+        id=f"{request.id}-{vm}",
+        epoch=case.now_assigned.epoch,
+        times={"detected": case.lacking_since.get(vm, case.now), "decided": case.now},
+    )
+    command = new_command(case, request, Play.ACTIVATE, vm, case.now_assigned, MoveKind.STANDBY)
+    command = command.with_(id=f"{command.id}-{vm}")
+    return of_case(
+        case,
+        "standby",
+        f"{reason}: it is started there.",
+        Put(keys.request(request.id), request, 0),
+        create(command),
+        request=request,
+        vm=vm,
+        about=vm,
+    )
+
+
+End = tuple[RequestState, str]
+"""How a start ends, and why."""
+
+
+def _ending(case: Case, kept: Kept[Request], state: RequestState, why: str) -> Decision:
+    vm = str(kept.value.target)
+    sentence = f"The start of {case.name} as a hot standby on {vm} {_ENDED[state]}: {why}."
+    put = finished(case, kept, state, why)
+    return of_case(case, f"standby_{state.value}", sentence, put, request=kept.value, vm=vm, about=vm)
+
+
+_ENDED = {
+    RequestState.SUCCEEDED: "is done",
+    RequestState.FAILED: "failed",
+    RequestState.SUPERSEDED: "is overtaken",
+    RequestState.CANCELLED: "is cancelled",
+}
+
+
+def _past(case: Case, request: Request) -> End | float | None:
+    """Say why nobody wants the start any more, or when to look again; None while it is wanted."""
+    vm, epoch = str(request.target), case.now_assigned.epoch
+    heard_by = request.created + UNHEARD_S
+    if request.epoch is not None and request.epoch > epoch and case.now < heard_by:
+        return heard_by
+    if request.epoch != epoch:
+        return RequestState.SUPERSEDED, f"the epoch is {epoch}"
+    if case.move is not None:
+        return RequestState.SUPERSEDED, f"the {case.move.value.kind.value} of {case.name} has begun"
+    if vm not in case.hot_standbys:
+        return RequestState.CANCELLED, f"the policy has no hot standby of {case.name} on {vm}"
+    if case.is_up(vm) and not case.in_maintenance(vm):
+        # A guard that restarts meanwhile is no fault: the health that only it can tell of has its own limit.
+        return None
+    return RequestState.FAILED, str(obstacle_to_running(case, vm))
+
+
+def _come_of(case: Case, request: Request) -> End | float:
+    """Say what came of the start, or until when it goes on at the latest."""
+    vm = str(request.target)
+    command = case.command_of(request, Play.ACTIVATE, vm)
+    if command is None:
+        # KV prefixes are watched apart: its command may be seen a moment later.
+        until = request.created + UNHEARD_S
+        return (RequestState.FAILED, "its command is gone") if case.now >= until else until
+    if not command.is_final:
+        wait = wait_for(case, command)
+        return (RequestState.FAILED, wait.why) if case.now >= wait.until else wait.until
+    trouble = trouble_of(command)
+    if trouble is not None:
+        cancelled = command.state is CommandState.CANCELLED
+        return RequestState.CANCELLED if cancelled else RequestState.FAILED, trouble
+    if case.is_healthy_on(vm):
+        return RequestState.SUCCEEDED, f"{case.name} is healthy there, {case.now - request.created:.1f} s after"
+    until = (command.finished or request.created) + case.policy.dispatch.activation_timeout_s
+    why = f"{command.playbook} succeeded, but {case.name} is not healthy on {vm}"
+    return (RequestState.FAILED, why) if case.now >= until else until
+
+
+# -- what is the matter ------------------------------------------------------------------------------------------------
+
+
+def _diagnoses(case: Case, started: Sequence[str]) -> Iterator[Diagnosis]:
+    """Say for each missing standby what is done, or why nothing is. While the service moves, the move is the matter."""
+    if case.move is not None or not case.is_serving:
+        return
+    running = {kept.value.target: kept.value for kept in case.starts}
+    for vm in missing_standbys(case):
+        missing = f"{case.name} has no hot standby on {vm}"
+        obstacle = obstacle_to_running(case, vm)
+        begun = running.get(vm)
+        if obstacle is not None:
+            yield diagnosis("standby_missing", case.name, f"{missing}: {obstacle}.", because=obstacle)
+        elif case.is_healthy_on(vm):
+            told = f"{missing} yet: it is healthy and joins the endpoints."
+            yield diagnosis("standby_missing", case.name, told)
+        elif vm in started:
+            yield diagnosis("standby_missing", case.name, f"{missing}: it is started there.", action="standby")
+        elif begun is not None:
+            yield diagnosis("standby_missing", case.name, f"{missing}: {_doing(case, begun)}.")
+        elif case.view.paused is not None:
+            why = f"automation is paused by {case.view.paused.by}"
+            yield diagnosis("standby_missing", case.name, f"{missing}, and {why}.", because=why)
+        else:
+            yield _about_start(case, vm, missing)
+
+
+def _about_start(case: Case, vm: str, missing: str) -> Diagnosis:
+    left_s = max(0.0, start_due_at(case, vm) - case.now)
+    recent = _recent_starts(case, vm)
+    last = f"; start {len(recent)} {_ENDED[recent[-1].state]} ({recent[-1].outcome})" if recent else ""
+    return diagnosis("standby_missing", case.name, f"{missing}{last}; it is started in {left_s:.0f} s.")
+
+
+def _doing(case: Case, request: Request) -> str:
+    vm = str(request.target)
+    command = case.command_of(request, Play.ACTIVATE, vm)
+    if command is None or command.is_final:
+        return f"it was started and is awaited to become healthy on {vm}"
+    return wait_for(case, command).words

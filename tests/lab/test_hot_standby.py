@@ -1,0 +1,126 @@
+"""Hot standbys on the four machines: they run because the policy says so, and traffic moves to them without a play."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.machines.lab import Lab
+from deploy.trials.outage import outage_from
+from deploy.trials.policy import apply_policy, policy_with
+from deploy.trials.timeline import command_of, kv_of, request_since
+from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, WITNESS, fleet_status, settle, wait_until
+from tests.lab.fleet import HOME, SECOND, mend_and_settle, reasons, service, traffic, unit_state, wait_client
+
+UNIT = {"backend": "node-app", "frontend": "nginx"}
+# A request that was under way on a link at the moment when it was cut is never answered.
+IN_FLIGHT = 2
+
+
+@pytest.fixture(scope="module")
+def hot_lab(quick_lab: Lab) -> Iterator[tuple[Lab, dict[str, Any], float]]:
+    """The fleet with hot standbys, settled; with its policy and when that was applied."""
+    since = time.time()
+    with policy_with(quick_lab, standby="hot") as policy:
+        yield quick_lab, policy, since
+
+
+@pytest.fixture
+def hot(hot_lab: tuple[Lab, dict[str, Any], float]) -> Iterator[Lab]:
+    """The settled fleet with hot standbys; what a test breaks is mended after it."""
+    lab, _, _ = hot_lab
+    settle(lab)
+    yield lab
+    mend_and_settle(lab)
+
+
+def backups(lab: Lab, name: str) -> list[str]:
+    """Return the VMs that traffic goes to when the active does not answer."""
+    return [endpoint["vm"] for endpoint in service(lab, name)["endpoints"] if endpoint["backup"]]
+
+
+def test_a_policy_that_turns_hot_has_the_standbys_started_beside_the_active(
+    hot_lab: tuple[Lab, dict[str, Any], float],
+) -> None:
+    lab, _, since = hot_lab
+    said = " ".join(reasons(lab, since))
+    for name, vm in SECOND.items():
+        seen = service(lab, name)
+        assert (seen["active"], seen["instances"][vm], seen["standbys_missing"]) == (HOME[name], "healthy", [])
+        assert backups(lab, name) == [vm]
+        assert unit_state(lab, vm, UNIT[name]) == "active"
+        assert f"{name} does not run on {vm}, where it stands by hot: it is started there." in said
+    assert "Moving" not in said
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("kill", 0), ("cut", IN_FLIGHT)])
+def test_a_backend_that_fails_costs_no_request_that_can_be_sent_again(
+    hot: Lab, tmp_path: Path, kind: str, lost: int
+) -> None:
+    with traffic(hot, BACKEND_URL, tmp_path) as client:
+        fault = hot.fault(kind, HOME["backend"], "backend" if kind == "kill" else None)
+        wait_until("the backend has moved", lambda: has_moved(hot, "backend", fault.at), 30, 0.3)
+        wait_client(client, time.time())
+        outage = outage_from(client.samples(), fault.at)
+    assert outage.failed <= lost, [sample for sample in client.samples() if not sample.ok]
+    assert_traffic_moved_before_any_play(hot, "backend", fault.at)
+
+
+@pytest.mark.parametrize("kind", ["kill", "cut"])
+def test_a_frontend_that_fails_has_its_traffic_moved_before_any_play_runs(hot: Lab, tmp_path: Path, kind: str) -> None:
+    with traffic(hot, FRONTEND_URL, tmp_path) as client:
+        fault = hot.fault(kind, HOME["frontend"], "frontend" if kind == "kill" else None)
+        wait_until("the frontend has moved", lambda: has_moved(hot, "frontend", fault.at), 30, 0.3)
+        wait_client(client, time.time())
+    assert_traffic_moved_before_any_play(hot, "frontend", fault.at)
+
+
+def has_moved(lab: Lab, name: str, fault_at: float) -> bool:
+    """Say whether a failover since the fault is done."""
+    seen = fleet_status(lab).get("services", {}).get(name, {})
+    if seen.get("active") != SECOND[name] or seen.get("lock_holder") != SECOND[name]:
+        return False
+    request = request_since(kv_of(lab, WITNESS), name, fault_at)
+    return request is not None and request["state"] == "succeeded"
+
+
+def assert_traffic_moved_before_any_play(lab: Lab, name: str, fault_at: float) -> None:
+    """The records tell the order: lock, endpoints, and only then a command for a worker to take."""
+    kv = kv_of(lab, WITNESS)
+    request = request_since(kv, name, fault_at)
+    assert request is not None
+    command = command_of(kv, request["id"])
+    times = request["times"]
+    assert times["locked"] <= times["endpoints"] <= command["created"] < command["claimed"]
+
+
+def test_a_policy_that_turns_cold_takes_the_traffic_away_and_stops_the_standbys(
+    hot: Lab, hot_lab: tuple[Lab, dict[str, Any], float]
+) -> None:
+    _, policy, _ = hot_lab
+    cold = copy.deepcopy(policy)
+    for each in cold["services"].values():
+        each["standby"] = "cold"
+    try:
+        apply_policy(hot, cold)
+        for name, vm in SECOND.items():
+            wait_until(f"{vm} gets no traffic of {name}", lambda n=name: gets_no_traffic(hot, n), 10)
+            assert unit_state(hot, vm, UNIT[name]) == "active", "what is being stopped must get no traffic"
+        for name, vm in SECOND.items():
+            wait_until(f"{name} is stopped on {vm}", lambda n=name, v=vm: unit_state(hot, v, UNIT[n]) != "active", 20)
+            assert backups(hot, name) == []
+            enabled = hot.run(vm, ["systemctl", "is-enabled", UNIT[name]], check=False).stdout.strip()
+            assert enabled == "disabled"
+    finally:
+        apply_policy(hot, policy)
+
+
+def gets_no_traffic(lab: Lab, name: str) -> bool:
+    """Say whether the service has no backup, neither in its endpoints nor (the backend) in what nginx was given."""
+    upstream = lab.run(HOME["frontend"], ["cat", "/etc/nginx/orch/backend-upstream.conf"]).stdout
+    return not backups(lab, name) and (name != "backend" or " backup " not in upstream)
