@@ -148,7 +148,9 @@ def _ending(case: Case, kept: Kept[Request], state: RequestState, why: str) -> D
     vm = str(kept.value.target)
     sentence = f"The start of {case.name} as a hot standby on {vm} {_ENDED[state]}: {why}."
     put = finished(case, kept, state, why)
-    return of_case(case, f"standby_{state.value}", sentence, put, request=kept.value, vm=vm, about=vm)
+    # By its request: two starts on one VM (a leader that died, a record put there by hand) may end in one cycle.
+    about = kept.value.id
+    return of_case(case, f"standby_{state.value}", sentence, put, request=kept.value, vm=vm, about=about)
 
 
 _ENDED = {
