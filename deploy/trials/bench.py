@@ -1,136 +1,245 @@
-"""`make bench`: every fault of the table, many times, as a table and as JSON with each step's share.
+"""`make bench`: every number that was asked for, as a table and as JSON with each run and each step's share.
 
-Numbers are medians of the client's view. Nothing here fails on a slow number: the table says what was asked.
+Outages are what the client saw. Nothing here fails on a slow number: the table says what was asked. What has been
+measured is written after every run, and printed also when it is interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import os
+import signal
 import sys
+import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 from rich.console import Console
-from rich.table import Table
 
+from deploy.machines.commands import run
 from deploy.machines.lab import Lab
-from deploy.machines.places import LabError
-from deploy.trials.planned import PLANNED, run_planned
+from deploy.machines.places import CHECKOUT, LabError
+from deploy.trials import report
+from deploy.trials.catalogue import ENTRIES, Entry
+from deploy.trials.idle import OVER_S, Cost, measure_idle
+from deploy.trials.pace import Pace
+from deploy.trials.planned import PLANNED, Counted, Planned, run_planned
 from deploy.trials.policy import policy_with
-from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, Result, Trial, run_trial, settle
+from deploy.trials.trial import Result, no_accident, run_trial, settle
+from tests.bench.decide_bench import growth
 
-BACKEND, FRONTEND = "backend-server", "frontend-server"
-
-# name, asked (must, beat) in seconds, standby, trial
-TRIALS: tuple[tuple[str, tuple[float, float | None], Trial], ...] = (
-    ("cold", (3.5, 3.4), Trial("backend killed, cold", "kill", BACKEND, "backend", BACKEND_URL)),
-    ("cold", (5.0, 3.8), Trial("backend's VM cut, cold", "cut", BACKEND, "backend", BACKEND_URL)),
-    ("cold", (5.0, 2.8), Trial("backend's VM powered off, cold", "poweroff", BACKEND, "backend", BACKEND_URL)),
-    ("hot", (0.2, 0.01), Trial("backend killed, hot", "kill", BACKEND, "backend", BACKEND_URL)),
-    ("hot", (0.5, 0.11), Trial("backend's VM cut, hot", "cut", BACKEND, "backend", BACKEND_URL)),
-    ("hot", (1.5, 0.73), Trial("frontend killed, hot", "kill", FRONTEND, "frontend", FRONTEND_URL)),
-    ("hot", (2.0, 0.66), Trial("frontend's VM cut, hot", "cut", FRONTEND, "frontend", FRONTEND_URL)),
-    ("cold", (3.5, 3.4), Trial("frontend killed, cold", "kill", FRONTEND, "frontend", FRONTEND_URL)),
-    ("cold", (5.0, 3.8), Trial("frontend's VM cut, cold", "cut", FRONTEND, "frontend", FRONTEND_URL)),
-    ("cold", (1.0, 1.1), Trial("backend crashes (local restart)", "crash", BACKEND, "backend", BACKEND_URL, False)),
-)
+DECIDE, IDLE = "decide()", "idle daemons"
+DECIDE_ABOUT_S, PLANNED_ABOUT_S = 30.0, 32.0
+# A fleet that does not settle three times in a row will not do so by itself.
+GIVE_UP_AFTER = 3
 
 
-def run_many(lab: Lab, trial: Trial, times: int, console: Console) -> list[Result]:
-    """Repeat one trial, mending and settling in between."""
-    results = []
-    for number in range(1, times + 1):
-        settle(lab)
-        console.print(f"[dim]{trial.name}: {number} of {times}[/]")
+class Bench:
+    """Measures what was chosen and keeps what came of it."""
+
+    def __init__(self, lab: Lab, runs: int, only: str, console: Console, file: Path) -> None:
+        self._lab, self._runs, self._console, self._file = lab, runs, console, file
+        self._only = only
+        self._results: dict[str, list[Result]] = defaultdict(list)
+        self._failures: dict[str, list[str]] = defaultdict(list)
+        self._counted: list[Counted] = []
+        self._costs: list[Cost] = []
+        self._growth: list[dict[str, float]] = []
+        self._failed_in_a_row = 0
+        self._began = time.time()
+        self._host = {
+            "cpus": os.cpu_count(),
+            "load_at_start": os.getloadavg(),
+            "commit": run(["git", "-C", CHECKOUT, "describe", "--always", "--dirty"], check=False).stdout.strip(),
+        }
+        expected = [entry.about_s for entry in self._entries() for _ in range(runs)]
+        expected += [PLANNED_ABOUT_S] * len(self._moves())
+        expected += [OVER_S] * self._wants(IDLE) + [DECIDE_ABOUT_S] * self._wants(DECIDE)
+        self._pace = Pace(sum(expected), len(expected))
+
+    def _wants(self, name: str) -> bool:
+        return self._only in name
+
+    def _entries(self, standby: str = "") -> list[Entry]:
+        return [one for one in ENTRIES if standby in one.standby and self._wants(one.trial.name)]
+
+    def _moves(self) -> list[Planned]:
+        return [move for move in PLANNED if self._wants(move.name)]
+
+    # --- measuring --------------------------------------------------------------------------------------------
+
+    def growth(self) -> None:
+        """Time decide(); needs no lab."""
+        if self._wants(DECIDE):
+            self._timed(DECIDE, DECIDE_ABOUT_S, lambda: self._growth.extend(growth()))
+
+    def needs_lab(self) -> bool:
+        return bool(self._entries() or self._moves() or self._wants(IDLE))
+
+    def on_the_lab(self) -> None:
+        """Do every trial; the grace is shortened, so that the fleet settles in seconds."""
+        if self._entries("cold") or self._moves() or self._wants(IDLE):
+            with policy_with(self._lab, standby="cold"):
+                self._faults("cold")
+                for move in self._moves():
+                    self._timed(move.name, PLANNED_ABOUT_S, partial(self._planned, move))
+                if self._wants(IDLE):
+                    settle(self._lab)
+                    self._timed(IDLE, OVER_S, lambda: self._costs.extend(measure_idle(self._lab)))
+        if self._entries("hot"):
+            with policy_with(self._lab, standby="hot"):
+                self._faults("hot")
+
+    def _faults(self, standby: str) -> None:
+        for entry in self._entries(standby):
+            for number in range(1, self._runs + 1):
+                name = f"{entry.trial.name}: {number} of {self._runs}"
+                self._timed(name, entry.about_s, partial(self._fault, entry))
+
+    def _timed(self, name: str, about_s: float, action: Callable[[], None]) -> None:
+        """Do one measurement with its progress, and write what there is so far."""
+        self._console.print(f"[{self._pace.describe()}] {name}", markup=False, highlight=False)
+        began = time.monotonic()
+        action()
+        self._pace.note(about_s, time.monotonic() - began)
+        self.write()
+
+    def _fault(self, entry: Entry) -> None:
+        name = entry.trial.name
         try:
-            results.append(run_trial(lab, trial, lambda _: None))
-            console.print(f"[dim]  {results[-1].outage.seconds:.2f} s, {results[-1].outage.failed} failed[/]")
+            settle(self._lab)
+            result = run_trial(self._lab, entry.trial, lambda _: None)
+            self._results[name].append(result)
+            self._failed_in_a_row = 0
+            self._say(f"{result.outage.seconds:.2f} s, {result.outage.failed} requests failed", result.troubles)
         except LabError as error:
-            console.print(f"[red]  {trial.name}: {error}[/]")
-        lab.mend()
-    return results
+            self._failures[name].append(str(error))
+            self._say("no result", [str(error)])
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= GIVE_UP_AFTER:
+                raise
+        finally:
+            self._lab.mend()
+
+    def _planned(self, move: Planned) -> None:
+        counted = run_planned(self._lab, move)
+        self._counted.append(counted)
+        self._say(f"{counted.failed} of {counted.total} requests failed, slowest {counted.slowest_s:.2f} s")
+
+    def _say(self, outcome: str, troubles: list[str] | tuple[str, ...] = ()) -> None:
+        self._console.print(f"    {outcome}", style="dim", highlight=False)
+        for trouble in troubles:
+            self._console.print(f"    {trouble}", style="red", markup=False, highlight=False)
+
+    # --- telling ----------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[report.Row]:
+        """Return a row for each number of which anything was measured."""
+        rows = []
+        for entry in ENTRIES:
+            name = entry.trial.name
+            if name in self._results or name in self._failures:
+                base = report.median_outage(self._results.get(entry.asked.over or "", ()))
+                found, failed = self._results.get(name, []), self._failures.get(name, [])
+                rows.append(report.outage_row(name, entry.asked, found, failed, base))
+        rows += [report.planned_row(counted) for counted in self._counted]
+        undisturbed = [one.trial.name for one in self._entries("cold") if one.trial.accident is no_accident]
+        first_tasks = report.first_task_row(one for name in undisturbed for one in self._results.get(name, ()))
+        rows += [first_tasks] if first_tasks.values else []
+        return [*rows, *report.idle_rows(self._costs), *report.decide_rows(self._growth)]
+
+    def write(self) -> None:
+        """Write everything as JSON; the file is replaced whole."""
+        told = {
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._began)),
+            "took_s": round(time.time() - self._began, 1),
+            "host": {**self._host, "load_at_end": os.getloadavg()},
+            "rows": [row.plain() for row in self.rows()],
+            "runs": {name: [asdict(result) for result in found] for name, found in self._results.items()},
+            "without_result": self._failures,
+            "planned": [asdict(counted) for counted in self._counted],
+            "idle": [asdict(cost) for cost in self._costs],
+            "decide": self._growth,
+        }
+        fresh = self._file.with_name(f"{self._file.name}.new")
+        fresh.write_text(json.dumps(told, indent=1) + "\n")
+        fresh.replace(self._file)
+
+    def show(self, out: Console) -> None:
+        """Print the tables and where the JSON is."""
+        rows = self.rows()
+        if not rows:
+            out.print("Nothing was measured.")
+            return
+        out.print(report.report_table(rows))
+        for row in rows:
+            for trouble in row.troubles:
+                out.print(f"{row.name}: {trouble}", style="red", markup=False, highlight=False)
+        if any(row.shares_s for row in rows):
+            out.print(report.shares_table(rows))
+            out.print(report.SHARES_EXPLAINED)
+        took_min = (time.time() - self._began) / 60
+        out.print(f"{took_min:.0f} min; every run is in {self._file}, with the load of the machine before it.")
 
 
-def shares_of(results: Sequence[Result]) -> dict[str, float]:
-    """Return the median share of each step in seconds."""
-    shares: dict[str, list[float]] = defaultdict(list)
-    for result in results:
-        for step in result.steps:
-            shares[step.name].append(step.share_s)
-    return {name: round(statistics.median(values), 3) for name, values in shares.items()}
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
-def row_of(trial: Trial, asked: tuple[float, float | None], results: Sequence[Result]) -> dict[str, Any]:
-    """Return one row of the report."""
-    outages = [result.outage.seconds for result in results]
-    return {
-        "trial": trial.name,
-        "must_s": asked[0],
-        "beat_s": asked[1],
-        "median_s": round(statistics.median(outages), 3) if outages else None,
-        "max_s": round(max(outages), 3) if outages else None,
-        "runs": len(outages),
-        "failed_requests_median": statistics.median(r.outage.failed for r in results) if results else None,
-        "shares_s": shares_of(results),
-        "outages_s": [round(value, 3) for value in outages],
-    }
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure everything that was asked for.")
+    parser.add_argument("--runs", type=int, default=10, help="of each fault (default 10)")
+    parser.add_argument("--only", default="", help="only what has this text in its name")
+    parser.add_argument("--lab", help="the lab's name (default: ORCH_LAB_NAME, else orch-bench)")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up; one that was up before always stays")
+    parser.add_argument("--json", type=Path, default=CHECKOUT / "bench.json", help="where everything is written")
+    return parser.parse_args()
 
 
-def table_of(rows: Sequence[dict[str, Any]]) -> Table:
-    """Return the report as a table."""
-    table = Table("trial", "must", "beat", "median", "max", "runs", "shares (median s)")
-    for row in rows:
-        shares = ", ".join(f"{name} {share:.2f}" for name, share in row["shares_s"].items())
-        beat = "" if row["beat_s"] is None else f"{row['beat_s']:g}"
-        median = "-" if row["median_s"] is None else f"{row['median_s']:.2f}"
-        top = "-" if row["max_s"] is None else f"{row['max_s']:.2f}"
-        table.add_row(row["trial"], f"{row['must_s']:g}", beat, median, top, str(row["runs"]), shares)
-    return table
-
-
-def main() -> None:
-    """Run the bench on a lab of its own."""
-    parser = argparse.ArgumentParser(description="Measure every fault of the table.")
-    parser.add_argument("--runs", type=int, default=10)
-    parser.add_argument("--only", default="", help="only trials whose name holds this text")
-    parser.add_argument("--lab", default="orch-bench")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    parser.add_argument("--json", type=Path, default=Path("bench.json"))
-    given = parser.parse_args()
-    console = Console(stderr=True)
-    lab = Lab.open(given.lab, say=console.print)
-    lab.up()
+def main() -> int:
+    """Run the bench; 0 when all of it was measured, 1 when not, 130 when it was interrupted."""
+    given = _options()
+    signal.signal(signal.SIGTERM, _interrupt)
+    notes = Console(stderr=True)
+    out = Console() if sys.stdout.isatty() else Console(width=180)
+    status = 0
     try:
-        report = measure(lab, given.runs, given.only, console)
+        lab = Lab.open(given.lab or os.environ.get("ORCH_LAB_NAME") or "orch-bench", say=notes.print)
+        state = lab.state()
+        if state is not None and state.faults:
+            raise LabError(f"the lab {lab.places.name!r} has faults in force; `deploy/lab mend` undoes them")
+        bench = Bench(lab, given.runs, given.only, notes, given.json)
+    except LabError as error:
+        notes.print(f"[red]{error}[/]")
+        return 1
+    leave_up = given.keep or (state is not None and state.phase == "up")
+    try:
+        bench.growth()
+        if bench.needs_lab():
+            lab.up()
+            bench.on_the_lab()
+    except LabError as error:
+        notes.print(f"[red]{error}[/]")
+        status = 1
+    except KeyboardInterrupt:
+        notes.print("[yellow]interrupted; what follows is what was measured until then[/]")
+        status = 130
     finally:
-        if not given.keep:
-            lab.down()
-    given.json.write_text(json.dumps(report, indent=1) + "\n")
-    Console().print(table_of(report["faults"]))
-    for planned in report["planned"]:
-        print(f"{planned['name']}: {planned['failed']} of {planned['total']} requests failed", file=sys.stdout)
-    print(f"written to {given.json}")
-
-
-def measure(lab: Lab, runs: int, only: str, console: Console) -> dict[str, Any]:
-    """Run every trial whose name holds `only`; the fleet's grace is shortened so that it settles in seconds."""
-    rows: list[dict[str, Any]] = []
-    planned: list[dict[str, Any]] = []
-    for standby in ("cold", "hot"):
-        chosen = [(asked, trial) for kind, asked, trial in TRIALS if kind == standby and only in trial.name]
-        moves = [move for move in PLANNED if standby == "cold" and only in move.name]
-        if not chosen and not moves:
-            continue
-        with policy_with(lab, standby=standby):
-            rows.extend(row_of(trial, asked, run_many(lab, trial, runs, console)) for asked, trial in chosen)
-            planned.extend(asdict(run_planned(lab, move)) for move in moves)
-    return {"faults": rows, "planned": planned}
+        # A second Ctrl-C would leave behind what the first one meant to end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if not leave_up:
+            notes.print("taking the lab down")
+            with suppress(LabError):
+                lab.down()
+    bench.show(out)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
