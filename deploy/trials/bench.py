@@ -104,7 +104,7 @@ class Bench:
 
     def _timed(self, name: str, about_s: float, action: Callable[[], None]) -> None:
         """Do one measurement with its progress, and write what there is so far."""
-        self._console.print(f"[{self._pace.describe()}] {name}", markup=False, highlight=False)
+        self._console.print(f"[{self._pace.describe()}] {name}", markup=False, highlight=False, soft_wrap=True)
         began = time.monotonic()
         action()
         self._pace.note(about_s, time.monotonic() - began)
@@ -133,9 +133,9 @@ class Bench:
         self._say(f"{counted.failed} of {counted.total} requests failed, slowest {counted.slowest_s:.2f} s")
 
     def _say(self, outcome: str, troubles: list[str] | tuple[str, ...] = ()) -> None:
-        self._console.print(f"    {outcome}", style="dim", highlight=False)
+        self._console.print(f"    {outcome}", style="dim", highlight=False, soft_wrap=True)
         for trouble in troubles:
-            self._console.print(f"    {trouble}", style="red", markup=False, highlight=False)
+            self._console.print(f"    {trouble}", style="red", markup=False, highlight=False, soft_wrap=True)
 
     # --- telling ----------------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Bench:
         out.print(report.report_table(rows))
         for row in rows:
             for trouble in row.troubles:
-                out.print(f"{row.name}: {trouble}", style="red", markup=False, highlight=False)
+                out.print(f"{row.name}: {trouble}", style="red", markup=False, highlight=False, soft_wrap=True)
         if any(row.shares_s for row in rows):
             out.print(report.shares_table(rows))
             out.print(report.SHARES_EXPLAINED)

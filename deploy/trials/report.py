@@ -215,4 +215,5 @@ def shares_table(rows: Sequence[Row]) -> Table:
 SHARES_EXPLAINED = (
     f"Each step waits for the one to its left; in one run they add up to the time until served. {PLAY_DONE!r} and other"
     " steps of the last column went on meanwhile and are no part of that sum. Medians are of each step by itself."
+    " 'dispatched': claimed by the worker that ended the play, after the first one was killed where one was."
 )
