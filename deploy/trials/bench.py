@@ -19,6 +19,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from rich.console import Console
 
@@ -48,10 +49,11 @@ class Bench:
         self._only = only
         self._results: dict[str, list[Result]] = defaultdict(list)
         self._failures: dict[str, list[str]] = defaultdict(list)
-        self._counted: list[Counted] = []
+        self._counted: dict[str, Counted] = {}
         self._costs: list[Cost] = []
         self._growth: list[dict[str, float]] = []
         self._failed_in_a_row = 0
+        self._done: list[dict[str, Any]] = []
         self._began = time.time()
         self._host = {
             "cpus": os.cpu_count(),
@@ -90,8 +92,7 @@ class Bench:
                 for move in self._moves():
                     self._timed(move.name, PLANNED_ABOUT_S, partial(self._planned, move))
                 if self._wants(IDLE):
-                    settle(self._lab)
-                    self._timed(IDLE, OVER_S, lambda: self._costs.extend(measure_idle(self._lab)))
+                    self._timed(IDLE, OVER_S, self._idle)
         if self._entries("hot"):
             with policy_with(self._lab, standby="hot"):
                 self._faults("hot")
@@ -105,19 +106,38 @@ class Bench:
     def _timed(self, name: str, about_s: float, action: Callable[[], None]) -> None:
         """Do one measurement with its progress, and write what there is so far."""
         self._console.print(f"[{self._pace.describe()}] {name}", markup=False, highlight=False, soft_wrap=True)
-        began = time.monotonic()
+        began, at, load = time.monotonic(), time.time(), os.getloadavg()[0]
         action()
-        self._pace.note(about_s, time.monotonic() - began)
+        took_s = time.monotonic() - began
+        self._pace.note(about_s, took_s)
+        self._done.append({"what": name, "at": at, "took_s": round(took_s, 1), "load_before": round(load, 2)})
         self.write()
 
     def _fault(self, entry: Entry) -> None:
-        name = entry.trial.name
+        def once() -> None:
+            result = run_trial(self._lab, entry.trial, lambda _: None)
+            self._results[entry.trial.name].append(result)
+            self._say(f"{result.outage.seconds:.2f} s, {result.outage.failed} requests failed", result.troubles)
+
+        self._on_a_settled_fleet(entry.trial.name, once)
+
+    def _planned(self, move: Planned) -> None:
+        def once() -> None:
+            counted = run_planned(self._lab, move)
+            self._counted[move.name] = counted
+            self._say(f"{counted.failed} of {counted.total} requests failed, slowest {counted.slowest_s:.2f} s")
+
+        self._on_a_settled_fleet(move.name, once)
+
+    def _idle(self) -> None:
+        self._on_a_settled_fleet(IDLE, lambda: self._costs.extend(measure_idle(self._lab)))
+
+    def _on_a_settled_fleet(self, name: str, action: Callable[[], None]) -> None:
+        """Do it and mend; what went wrong is kept as this run's outcome, unless it goes on and on."""
         try:
             settle(self._lab)
-            result = run_trial(self._lab, entry.trial, lambda _: None)
-            self._results[name].append(result)
+            action()
             self._failed_in_a_row = 0
-            self._say(f"{result.outage.seconds:.2f} s, {result.outage.failed} requests failed", result.troubles)
         except LabError as error:
             self._failures[name].append(str(error))
             self._say("no result", [str(error)])
@@ -126,11 +146,6 @@ class Bench:
                 raise
         finally:
             self._lab.mend()
-
-    def _planned(self, move: Planned) -> None:
-        counted = run_planned(self._lab, move)
-        self._counted.append(counted)
-        self._say(f"{counted.failed} of {counted.total} requests failed, slowest {counted.slowest_s:.2f} s")
 
     def _say(self, outcome: str, troubles: list[str] | tuple[str, ...] = ()) -> None:
         self._console.print(f"    {outcome}", style="dim", highlight=False, soft_wrap=True)
@@ -148,7 +163,10 @@ class Bench:
                 base = report.median_outage(self._results.get(entry.asked.over or "", ()))
                 found, failed = self._results.get(name, []), self._failures.get(name, [])
                 rows.append(report.outage_row(name, entry.asked, found, failed, base))
-        rows += [report.planned_row(counted) for counted in self._counted]
+        for move in PLANNED:
+            if move.name in self._counted or move.name in self._failures:
+                counted, failed = self._counted.get(move.name), self._failures.get(move.name, [])
+                rows.append(report.planned_row(move.name, counted, failed))
         undisturbed = [one.trial.name for one in self._entries("cold") if one.trial.accident is no_accident]
         first_tasks = report.first_task_row(one for name in undisturbed for one in self._results.get(name, ()))
         rows += [first_tasks] if first_tasks.values else []
@@ -159,11 +177,14 @@ class Bench:
         told = {
             "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._began)),
             "took_s": round(time.time() - self._began, 1),
+            "chosen": {"runs": self._runs, "only": self._only},
+            "complete": self._pace.done == self._pace.count,
             "host": {**self._host, "load_at_end": os.getloadavg()},
+            "done": self._done,
             "rows": [row.plain() for row in self.rows()],
             "runs": {name: [asdict(result) for result in found] for name, found in self._results.items()},
             "without_result": self._failures,
-            "planned": [asdict(counted) for counted in self._counted],
+            "planned": [asdict(counted) for counted in self._counted.values()],
             "idle": [asdict(cost) for cost in self._costs],
             "decide": self._growth,
         }
@@ -184,8 +205,11 @@ class Bench:
         if any(row.shares_s for row in rows):
             out.print(report.shares_table(rows))
             out.print(report.SHARES_EXPLAINED)
-        took_min = (time.time() - self._began) / 60
-        out.print(f"{took_min:.0f} min; every run is in {self._file}, with the load of the machine before it.")
+        out.print(
+            f"Took {(time.time() - self._began) / 60:.0f} min; every run, with the load of the machine before it:"
+            f" {self._file}",
+            soft_wrap=True,
+        )
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from deploy.trials.idle import SSH, WARM_SERVER, Cost
-from deploy.trials.planned import Counted
+from deploy.trials.planned import REQUESTS, Counted
 from deploy.trials.timeline import CHAIN, PLAY_DONE
 from deploy.trials.trial import Result
 
@@ -133,16 +133,19 @@ def first_task_row(results: Iterable[Result]) -> Row:
     return Row("from decision to the worker's first task, cold", "s", FIRST_TASK_S, f"{FIRST_TASK_S:g} s", None, values)
 
 
-def planned_row(counted: Counted) -> Row:
-    """Return the row of a planned move: not one request may fail."""
+def planned_row(name: str, counted: Counted | None, failures: Sequence[str] = ()) -> Row:
+    """Return the row of a planned move: not one request may fail; None where it came to no end, for these reasons."""
+    total = counted.total if counted is not None else REQUESTS
+    values = () if counted is None else (float(counted.failed),)
     return Row(
-        f"{counted.name}, there and back",
-        f"failed of {counted.total}",
+        f"{name}, there and back",
+        f"failed of {total}",
         0.0,
         "0",
         None,
-        (float(counted.failed),),
+        values,
         judged_by="max",
+        troubles=tuple(failures),
     )
 
 

@@ -69,8 +69,9 @@ def test_the_first_task_is_a_median_over_the_runs_that_have_one() -> None:
 
 
 def test_one_failed_request_of_a_planned_move_is_not_ok() -> None:
-    assert planned_row(Counted("rotation", 0, 1000, 0.1)).verdict is True
-    assert planned_row(Counted("rotation", 1, 1000, 0.1)).verdict is False
+    assert planned_row("rotation", Counted("rotation", 0, 1000, 0.1)).verdict is True
+    assert planned_row("rotation", Counted("rotation", 1, 1000, 0.1)).verdict is False
+    assert planned_row("rotation", None, ["it was refused"]).verdict is False
 
 
 def test_the_costliest_vm_is_held_against_what_an_idle_daemon_may_cost() -> None:
