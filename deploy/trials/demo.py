@@ -91,14 +91,12 @@ class Live(threading.Thread):
         self._tell_news()
 
 
-def steps_table(result: Result, home: str) -> Table:
+def steps_table(result: Result) -> Table:
     """Return the failover's steps with each one's share of the outage."""
-    title = f"Failover: {result.outage.seconds:.2f} s without service, as the client saw it"
-    table = Table("step", "s after the fault", "share, s", title=title, title_justify="left")
+    table = Table("step", "s after the fault", "share, s")
     for step in result.steps:
         share = "meanwhile" if step.share_s is None else f"{step.share_s:.2f}"
         table.add_row(step.name, f"{step.after_fault_s:.2f}", share)
-    table.caption = f"The fault: SIGKILL to the backend on {home}. The shares add up to the outage."
     return table
 
 
@@ -127,7 +125,11 @@ def show(lab: Lab, console: Console) -> None:
                 live.stop()
         failback = outage_from(traffic.samples(), mended_at)
     console.rule("Numbers")
-    console.print(steps_table(result, home))
+    seconds = f"{result.outage.seconds:.2f} s"
+    console.print(
+        f"Failover: {seconds} without service, as the client saw it; the shares add up to that.", highlight=False
+    )
+    console.print(steps_table(result))
     console.print(f"Failback: {failback.failed} of {failback.total} requests failed.", highlight=False)
 
 
