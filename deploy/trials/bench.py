@@ -31,7 +31,7 @@ from deploy.trials.catalogue import ENTRIES, Entry
 from deploy.trials.idle import OVER_S, Cost, measure_idle
 from deploy.trials.pace import Pace
 from deploy.trials.planned import PLANNED, Counted, Planned, run_planned
-from deploy.trials.policy import policy_with
+from deploy.trials.policy import end_holds, policy_with
 from deploy.trials.trial import Result, no_accident, run_trial, settle
 from tests.bench.decide_bench import growth
 
@@ -86,6 +86,7 @@ class Bench:
 
     def on_the_lab(self) -> None:
         """Do every trial; the grace is shortened, so that the fleet settles in seconds."""
+        end_holds(self._lab, self._console.print)
         if self._entries("cold") or self._moves() or self._wants(IDLE):
             with policy_with(self._lab, standby="cold"):
                 self._faults("cold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import sys
@@ -20,6 +21,7 @@ from deploy.machines.lab import Lab
 from deploy.machines.places import DEFAULT_LAB_NAME, LabError
 from deploy.trials.client import Traffic
 from deploy.trials.outage import is_served_again, outage_from, servers_of
+from deploy.trials.policy import end_holds
 from deploy.trials.trial import (
     BACKEND_URL,
     SERVED_AGAIN_WITHIN_S,
@@ -184,6 +186,7 @@ def bring_up(lab: Lab, console: Console) -> None:
         if console.is_terminal:
             time.sleep(SECOND_THOUGHTS_S)
     lab.up()
+    end_holds(lab, console.print)
     with console.status("waiting until every service is served where it should be"):
         settle(lab)
 
@@ -206,6 +209,7 @@ def main() -> int:
         show(lab, console)
     except LabError as error:
         console.print(str(error), style="red", markup=False, highlight=False)
+        _say_what_orch_says(lab, console)
         _say_what_is_left(lab, console)
         return 1
     except KeyboardInterrupt:
@@ -214,6 +218,17 @@ def main() -> int:
         return 130
     look_around(lab, console)
     return 0
+
+
+def _say_what_orch_says(lab: Lab, console: Console) -> None:
+    """Tell why a service is not as it should be: after too many failovers in a row, for example, it is held."""
+    with contextlib.suppress(LabError):
+        for name, service in fleet_status(lab).get("services", {}).items():
+            if service.get("problem"):
+                console.print(f"orch says of {name}: {service['problem']}", markup=False, highlight=False)
+            if service.get("hold_until"):
+                command = f"{prefix(lab)}./deploy/lab exec messaging-server -- orch resume {name}"
+                console.print(f"It is held after too many failovers; `{command}` ends that.", highlight=False)
 
 
 def _say_what_is_left(lab: Lab, console: Console) -> None:
