@@ -66,6 +66,20 @@ def inject(lab: Lab, kind: str, vm: str, service: str | None, options: Mapping[s
         return fault
 
 
+def arm_kill(lab: Lab, vm: str, service: str) -> Callable[[], float]:
+    """Prepare the kill of a unit for a moment that does not wait; what is returned does it and returns the time.
+
+    It counts as a fault in force from now on, whether or not it is ever done: `mend` undoes the preparation too.
+    """
+    machine = lab.machine(vm)
+    unit = lab.fleet.unit(service)
+    with lab.changing() as state:
+        _refuse_what_cannot_be(machine, "kill", state)
+        strike = _prepared_kill(machine, unit)
+        state.faults.append(Fault("kill", vm, time.time(), unit))
+        return strike
+
+
 def _refuse_what_cannot_be(machine: Machine, kind: str, state: LabState) -> None:
     in_force = {fault.kind for fault in state.faults_of(machine.name)}
     name = machine.name
@@ -86,15 +100,24 @@ def _refuse_what_cannot_be(machine: Machine, kind: str, state: LabState) -> None
 # --- faults of a unit ---------------------------------------------------------------------------------------
 
 
-def _kill(machine: Machine, unit: str) -> Fault:
+def _prepared_kill(machine: Machine, unit: str) -> Callable[[], float]:
+    """Have the unit stay down once it dies; what is returned kills it at once and returns the time."""
     folders = _cgroup_of_active(machine, unit)
     folder = f"/run/systemd/system/{unit}.d"
     machine.run(["mkdir", "-p", folder])
     machine.run(["tee", f"{folder}/{DROP_IN}"], text_input=KEPT_DOWN)
     machine.run(["systemctl", "daemon-reload"])
-    at = time.time()
-    kill_below(folders[0])
-    return Fault("kill", machine.name, at, unit)
+
+    def strike() -> float:
+        at = time.time()
+        kill_below(folders[0])
+        return at
+
+    return strike
+
+
+def _kill(machine: Machine, unit: str) -> Fault:
+    return Fault("kill", machine.name, _prepared_kill(machine, unit)(), unit)
 
 
 def _crash(machine: Machine, unit: str) -> Fault:

@@ -294,6 +294,10 @@ class Lab:
         """Do harm; returns the fault with the wall-clock time at which it took effect."""
         return faults.inject(self, kind, vm, service, options)
 
+    def arm_kill(self, vm: str, service: str) -> Callable[[], float]:
+        """Prepare the kill of a unit; what is returned does it within a millisecond and returns the time."""
+        return faults.arm_kill(self, vm, service)
+
     def mend(self, vm: str | None = None) -> list[Fault]:
         """Undo all faults of one VM or of all; returns what was undone."""
         return faults.mend(self, vm)

@@ -1,6 +1,7 @@
-"""`make bench`: every fault of the table, many times, as tables and as JSON with each step's share.
+"""`make bench`: every number that was asked for, as a table and as JSON with each run and each step's share.
 
-Numbers are medians of the client's view. Nothing here fails on a slow number: the table says what was asked.
+Outages are what the client saw. Nothing here fails on a slow number: the table says what was asked. What has been
+measured is written after every run, and printed also when it is interrupted.
 """
 
 from __future__ import annotations
@@ -8,141 +9,262 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from rich.console import Console
 
+from deploy.machines.commands import run
 from deploy.machines.lab import Lab
-from deploy.machines.places import LabError
-from deploy.trials.asked import ASKED, Asked
-from deploy.trials.idle import measure_idle
-from deploy.trials.planned import PLANNED, Planned, run_planned
-from deploy.trials.policy import policy_with
-from deploy.trials.report import faults_table, first_task_of, others_table, row_of, shares_table
-from deploy.trials.trial import Result, run_trial, settle
+from deploy.machines.places import CHECKOUT, LabError
+from deploy.trials import report
+from deploy.trials.catalogue import ENTRIES, Entry
+from deploy.trials.idle import OVER_S, Cost, measure_idle
+from deploy.trials.pace import Pace
+from deploy.trials.planned import PLANNED, Counted, Planned, run_planned
+from deploy.trials.policy import end_holds, policy_with
+from deploy.trials.trial import Result, no_accident, run_trial, settle
+from tests.bench.decide_bench import growth
 
-# A VM that was cut off or without power needs so long until it is a full member again.
-RUN_S = {"cut": 40.0, "poweroff": 45.0}
-OTHER_RUN_S = 14.0
-IDLE = "idle"
-PIPED_WIDTH = 160
+DECIDE, IDLE = "decide()", "idle daemons"
+DECIDE_ABOUT_S, PLANNED_ABOUT_S = 30.0, 32.0
+# A fleet that does not settle three times in a row will not do so by itself.
+GIVE_UP_AFTER = 3
 
 
 class Bench:
-    """One run of the bench; `report` holds what has been measured, also when it is interrupted."""
+    """Measures what was chosen and keeps what came of it."""
 
-    def __init__(self, lab: Lab, runs: int, only: str, console: Console) -> None:
-        self._lab = lab
-        self._runs = runs
-        self._console = console
-        self._asked = [asked for asked in ASKED if only in asked.trial.name]
-        self._moves = [move for move in PLANNED if only in move.name]
-        self._idle = only in IDLE
-        self._done_s = 0.0
-        self.report: dict[str, Any] = {
-            "at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    def __init__(self, lab: Lab, runs: int, only: str, console: Console, file: Path) -> None:
+        self._lab, self._runs, self._console, self._file = lab, runs, console, file
+        self._only = only
+        self._results: dict[str, list[Result]] = defaultdict(list)
+        self._failures: dict[str, list[str]] = defaultdict(list)
+        self._counted: dict[str, Counted] = {}
+        self._costs: list[Cost] = []
+        self._growth: list[dict[str, float]] = []
+        self._failed_in_a_row = 0
+        self._done: list[dict[str, Any]] = []
+        self._began = time.time()
+        self._host = {
             "cpus": os.cpu_count(),
-            "faults": [],
-            "planned": [],
-            "idle": [],
+            "load_at_start": os.getloadavg(),
+            "commit": run(["git", "-C", CHECKOUT, "describe", "--always", "--dirty"], check=False).stdout.strip(),
         }
+        expected = [entry.about_s for entry in self._entries() for _ in range(runs)]
+        expected += [PLANNED_ABOUT_S] * len(self._moves())
+        expected += [OVER_S] * self._wants(IDLE) + [DECIDE_ABOUT_S] * self._wants(DECIDE)
+        self._pace = Pace(sum(expected), len(expected))
 
-    def run(self) -> None:
-        """Measure everything that was chosen; the fleet's grace is shortened so that it settles in seconds."""
-        if self._idle:
-            self._say("the daemons while nothing happens")
-            self.report["idle"] = measure_idle(self._lab)
-        for standby in ("cold", "hot"):
-            chosen = [asked for asked in self._asked if asked.standby == standby]
-            moves = self._moves if standby == "cold" else []
-            if not chosen and not moves:
-                continue
-            with policy_with(self._lab, standby=standby):
-                for asked in chosen:
-                    self._measure(asked)
-                for move in moves:
-                    self._move(move)
-        self.report["first_task"] = first_task_of(self.report["faults"])
+    def _wants(self, name: str) -> bool:
+        return self._only in name
 
-    def _measure(self, asked: Asked) -> None:
-        """Repeat one trial, mending and settling in between."""
-        results: list[Result] = []
-        broken: list[str] = []
-        for number in range(1, self._runs + 1):
-            self._say(f"{asked.trial.name}: {number} of {self._runs}, {self._left_words()}")
-            settle(self._lab)
-            try:
-                results.append(run_trial(self._lab, asked.trial, lambda _: None))
-                outage = results[-1].outage
-                self._say(f"  {outage.seconds:.2f} s without an answer, {outage.failed} requests failed")
-            except LabError as error:
-                broken.append(str(error))
-                self._console.print(f"[red]  {error}[/]")
-            finally:
-                self._lab.mend()
-            self._done_s += _expected_s(asked)
-        self._keep(asked, results, broken)
+    def _entries(self, standby: str = "") -> list[Entry]:
+        return [one for one in ENTRIES if standby in one.standby and self._wants(one.trial.name)]
 
-    def _keep(self, asked: Asked, results: Sequence[Result], broken: Sequence[str]) -> None:
-        medians = {row["trial"]: row["median_s"] for row in self.report["faults"]}
-        base = medians.get(asked.on_top_of) if asked.on_top_of else None
-        self.report["faults"].append(row_of(asked, results, broken, base))
+    def _moves(self) -> list[Planned]:
+        return [move for move in PLANNED if self._wants(move.name)]
 
-    def _move(self, move: Planned) -> None:
-        self._say(f"{move.name}, there and back under load")
+    # --- measuring --------------------------------------------------------------------------------------------
+
+    def growth(self) -> None:
+        """Time decide(); needs no lab."""
+        if self._wants(DECIDE):
+            self._timed(DECIDE, DECIDE_ABOUT_S, lambda: self._growth.extend(growth()))
+
+    def needs_lab(self) -> bool:
+        return bool(self._entries() or self._moves() or self._wants(IDLE))
+
+    def on_the_lab(self) -> None:
+        """Do every trial; the grace is shortened, so that the fleet settles in seconds."""
+        end_holds(self._lab, self._console.print)
+        if self._entries("cold") or self._moves() or self._wants(IDLE):
+            with policy_with(self._lab, standby="cold"):
+                self._faults("cold")
+                for move in self._moves():
+                    self._timed(move.name, PLANNED_ABOUT_S, partial(self._planned, move))
+                if self._wants(IDLE):
+                    self._timed(IDLE, OVER_S, self._idle)
+        if self._entries("hot"):
+            with policy_with(self._lab, standby="hot"):
+                self._faults("hot")
+
+    def _faults(self, standby: str) -> None:
+        for entry in self._entries(standby):
+            for number in range(1, self._runs + 1):
+                name = f"{entry.trial.name}: {number} of {self._runs}"
+                self._timed(name, entry.about_s, partial(self._fault, entry))
+
+    def _timed(self, name: str, about_s: float, action: Callable[[], None]) -> None:
+        """Do one measurement with its progress, and write what there is so far."""
+        self._console.print(f"[{self._pace.describe()}] {name}", markup=False, highlight=False, soft_wrap=True)
+        began, at, load = time.monotonic(), time.time(), os.getloadavg()[0]
+        action()
+        took_s = time.monotonic() - began
+        self._pace.note(about_s, took_s)
+        self._done.append({"what": name, "at": at, "took_s": round(took_s, 1), "load_before": round(load, 2)})
+        self.write()
+
+    def _fault(self, entry: Entry) -> None:
+        def once() -> None:
+            result = run_trial(self._lab, entry.trial, lambda _: None)
+            self._results[entry.trial.name].append(result)
+            self._say(f"{result.outage.seconds:.2f} s, {result.outage.failed} requests failed", result.troubles)
+
+        self._on_a_settled_fleet(entry.trial.name, once)
+
+    def _planned(self, move: Planned) -> None:
+        def once() -> None:
+            counted = run_planned(self._lab, move)
+            self._counted[move.name] = counted
+            self._say(f"{counted.failed} of {counted.total} requests failed, slowest {counted.slowest_s:.2f} s")
+
+        self._on_a_settled_fleet(move.name, once)
+
+    def _idle(self) -> None:
+        self._on_a_settled_fleet(IDLE, lambda: self._costs.extend(measure_idle(self._lab)))
+
+    def _on_a_settled_fleet(self, name: str, action: Callable[[], None]) -> None:
+        """Do it and mend; what went wrong is kept as this run's outcome, unless it goes on and on."""
         try:
-            self.report["planned"].append(asdict(run_planned(self._lab, move)))
+            settle(self._lab)
+            action()
+            self._failed_in_a_row = 0
         except LabError as error:
-            self._console.print(f"[red]  {error}[/]")
+            self._failures[name].append(str(error))
+            self._say("no result", [str(error)])
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= GIVE_UP_AFTER:
+                raise
+        finally:
+            self._lab.mend()
 
-    def _left_words(self) -> str:
-        left = sum(_expected_s(asked) * self._runs for asked in self._asked) - self._done_s
-        return f"about {left / 60:.0f} min left"
+    def _say(self, outcome: str, troubles: list[str] | tuple[str, ...] = ()) -> None:
+        self._console.print(f"    {outcome}", style="dim", highlight=False, soft_wrap=True)
+        for trouble in troubles:
+            self._console.print(f"    {trouble}", style="red", markup=False, highlight=False, soft_wrap=True)
 
-    def _say(self, text: str) -> None:
-        self._console.print(f"[dim]{text}[/]", highlight=False)
+    # --- telling ----------------------------------------------------------------------------------------------
+
+    def rows(self) -> list[report.Row]:
+        """Return a row for each number of which anything was measured."""
+        rows = []
+        for entry in ENTRIES:
+            name = entry.trial.name
+            if name in self._results or name in self._failures:
+                base = report.median_outage(self._results.get(entry.asked.over or "", ()))
+                found, failed = self._results.get(name, []), self._failures.get(name, [])
+                rows.append(report.outage_row(name, entry.asked, found, failed, base))
+        for move in PLANNED:
+            if move.name in self._counted or move.name in self._failures:
+                counted, failed = self._counted.get(move.name), self._failures.get(move.name, [])
+                rows.append(report.planned_row(move.name, counted, failed))
+        undisturbed = [one.trial.name for one in self._entries("cold") if one.trial.accident is no_accident]
+        first_tasks = report.first_task_row(one for name in undisturbed for one in self._results.get(name, ()))
+        rows += [first_tasks] if first_tasks.values else []
+        return [*rows, *report.idle_rows(self._costs), *report.decide_rows(self._growth)]
+
+    def write(self) -> None:
+        """Write everything as JSON; the file is replaced whole."""
+        told = {
+            "began": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(self._began)),
+            "took_s": round(time.time() - self._began, 1),
+            "chosen": {"runs": self._runs, "only": self._only},
+            "complete": self._pace.done == self._pace.count,
+            "host": {**self._host, "load_at_end": os.getloadavg()},
+            "done": self._done,
+            "rows": [row.plain() for row in self.rows()],
+            "runs": {name: [asdict(result) for result in found] for name, found in self._results.items()},
+            "without_result": self._failures,
+            "planned": [asdict(counted) for counted in self._counted.values()],
+            "idle": [asdict(cost) for cost in self._costs],
+            "decide": self._growth,
+        }
+        fresh = self._file.with_name(f"{self._file.name}.new")
+        fresh.write_text(json.dumps(told, indent=1) + "\n")
+        fresh.replace(self._file)
+
+    def show(self, out: Console) -> None:
+        """Print the tables and where the JSON is."""
+        rows = self.rows()
+        if not rows:
+            out.print("Nothing was measured.")
+            return
+        out.print(report.report_table(rows))
+        for row in rows:
+            for trouble in row.troubles:
+                out.print(f"{row.name}: {trouble}", style="red", markup=False, highlight=False, soft_wrap=True)
+        if any(row.shares_s for row in rows):
+            out.print(report.shares_table(rows))
+            out.print(report.SHARES_EXPLAINED)
+        out.print(
+            f"Took {(time.time() - self._began) / 60:.0f} min; every run, with the load of the machine before it:"
+            f" {self._file}",
+            soft_wrap=True,
+        )
 
 
-def _expected_s(asked: Asked) -> float:
-    return RUN_S.get(asked.trial.kind, OTHER_RUN_S)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
-def main() -> None:
-    """Run the bench on a lab of its own."""
-    parser = argparse.ArgumentParser(description="Measure every fault of the table.")
-    parser.add_argument("--runs", type=int, default=10, help="how often each fault is repeated")
-    parser.add_argument("--only", default="", help="only trials and moves whose name holds this text")
-    parser.add_argument("--lab", default="orch-bench", help="the lab to use; it is brought up if it is not")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    parser.add_argument("--decide", type=Path, help="figures of tests.bench.decide_bench to put beside")
-    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="where the figures are written")
-    given = parser.parse_args()
-    console = Console(stderr=True)
-    lab = Lab.open(given.lab, say=console.print)
-    bench = Bench(lab, given.runs, given.only, console)
-    if given.decide is not None:
-        bench.report["decide"] = json.loads(given.decide.read_text())
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Measure everything that was asked for.")
+    parser.add_argument("--runs", type=int, default=10, help="of each fault (default 10)")
+    parser.add_argument("--only", default="", help="only what has this text in its name")
+    parser.add_argument("--lab", help="the lab's name (default: ORCH_LAB_NAME, else orch-bench)")
+    parser.add_argument("--keep", action="store_true", help="leave the lab up; one that was up before always stays")
+    parser.add_argument("--json", type=Path, default=CHECKOUT / "bench.json", help="where everything is written")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the bench; 0 when all of it was measured, 1 when not, 130 when it was interrupted."""
+    given = _options()
+    signal.signal(signal.SIGTERM, _interrupt)
+    notes = Console(stderr=True)
+    out = Console() if sys.stdout.isatty() else Console(width=180)
+    status = 0
     try:
-        lab.up()
-        bench.run()
+        lab = Lab.open(given.lab or os.environ.get("ORCH_LAB_NAME") or "orch-bench", say=notes.print)
+        state = lab.state()
+        if state is not None and state.faults:
+            raise LabError(f"the lab {lab.places.name!r} has faults in force; `deploy/lab mend` undoes them")
+        bench = Bench(lab, given.runs, given.only, notes, given.json)
+    except LabError as error:
+        notes.print(f"[red]{error}[/]")
+        return 1
+    leave_up = given.keep or (state is not None and state.phase == "up")
+    try:
+        bench.growth()
+        if bench.needs_lab():
+            lab.up()
+            bench.on_the_lab()
+    except LabError as error:
+        notes.print(f"[red]{error}[/]")
+        status = 1
     except KeyboardInterrupt:
-        console.print("interrupted: what follows was measured until then")
+        notes.print("[yellow]interrupted; what follows is what was measured until then[/]")
+        status = 130
     finally:
-        if not given.keep:
-            lab.down()
-        given.json.write_text(json.dumps(bench.report, indent=1) + "\n")
-        # Piped into a file the tables must not be cut.
-        out = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
-        for table in (faults_table(bench.report["faults"]), shares_table(bench.report["faults"])):
-            out.print(table)
-        out.print(others_table(bench.report))
-        out.print(f"written to {given.json}")
+        # A second Ctrl-C would leave behind what the first one meant to end.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if not leave_up:
+            notes.print("taking the lab down")
+            with suppress(LabError):
+                lab.down()
+    bench.show(out)
+    return status
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -54,6 +54,21 @@ def outage_from(samples: Sequence[Sample], fault_at: float) -> Outage:
     return Outage(longest, sum(not sample.ok for sample in after), len(after), served_at)
 
 
+def servers_of(samples: Sequence[Sample], fails_for: int = 2) -> list[tuple[float, str | None]]:
+    """Return when the client began to be served by whom: (time, VM), with None where it was not served.
+
+    Fewer than `fails_for` failures in a row are left out: who watches could not tell them from the next answer.
+    """
+    turns: list[tuple[float, str | None]] = []
+    in_order = sorted(samples, key=lambda sample: sample.end)
+    for by, row in itertools.groupby(in_order, key=lambda sample: sample.by if sample.ok else None):
+        first, *more = row
+        is_turn = by is not None or len(more) + 1 >= fails_for
+        if is_turn and (not turns or turns[-1][1] != by):
+            turns.append((first.end, by))
+    return turns
+
+
 def is_served_again(samples: Sequence[Sample], fault_at: float, streak: int = 25) -> bool:
     """Say whether the last `streak` requests that began after the fault were all good."""
     recent = sorted((sample for sample in samples if sample.at > fault_at), key=lambda sample: sample.at)[-streak:]

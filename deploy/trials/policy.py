@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from deploy.machines.lab import Lab
-from deploy.trials.trial import WITNESS, settle
+from deploy.trials.trial import WITNESS, fleet_status, settle
 
 # Long enough for two failed checks to show, short enough to repeat many trials.
 GRACE_S = 4.0
@@ -23,6 +23,14 @@ def apply_policy(lab: Lab, policy: dict[str, Any], vm: str = WITNESS) -> None:
     """Apply the policy with `orch config apply`, from a file in the VM."""
     lab.run(vm, ["tee", "/run/orch-trial-policy.json"], text_input=json.dumps(policy))
     lab.run(vm, ["orch", "config", "apply", "/run/orch-trial-policy.json"])
+
+
+def end_holds(lab: Lab, say: Callable[[str], None]) -> None:
+    """Acknowledge every hold that earlier failovers have left: a service that is held would not be moved."""
+    for name, service in fleet_status(lab).get("services", {}).items():
+        if service.get("hold_until"):
+            say(f"{name} is held after too many failovers: acknowledging that (`orch resume {name}`)")
+            lab.run(WITNESS, ["orch", "resume", name, "--wait", "--timeout", "30"], timeout_s=60)
 
 
 @contextlib.contextmanager

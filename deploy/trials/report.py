@@ -1,132 +1,222 @@
-"""PURE: what the bench found, as rows for JSON and as tables for people."""
+"""PURE: the bench's report. In: what was measured. Out: one row for each number that was asked for, and the tables."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
 
-from deploy.trials.asked import (
-    CPU_PERCENT,
-    DECIDE_MS,
-    DECIDE_VMS,
-    FIRST_TASK_S,
-    RESIDENT_MB,
-    Asked,
-)
-from deploy.trials.timeline import STEPS
+from deploy.trials.idle import SSH, WARM_SERVER, Cost
+from deploy.trials.planned import REQUESTS, Counted
+from deploy.trials.timeline import CHAIN, PLAY_DONE
 from deploy.trials.trial import Result
 
-Row = dict[str, Any]
+IDLE_MEMORY_MB, IDLE_CPU_PERCENT = 100.0, 1.0
+FIRST_TASK_S = 0.7
+DECIDE_MS, DECIDE_VMS = 100.0, 1000
 
 
-def shares_of(results: Sequence[Result]) -> dict[str, float]:
-    """Return the median share of each step in seconds, in the order in which the steps mostly happen."""
-    shares: dict[str, list[float]] = defaultdict(list)
-    after: dict[str, list[float]] = defaultdict(list)
-    for result in results:
-        for step in result.steps:
-            shares[step.name].append(step.share_s)
-            after[step.name].append(step.after_fault_s)
-    order = sorted(shares, key=lambda name: statistics.median(after[name]))
-    return {name: round(statistics.median(shares[name]), 3) for name in order}
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a trial's median."""
+
+    must: float | None = None
+    """At most this; None where a number is not what is asked."""
+    beat: float | None = None
+    over: str | None = None
+    """`must` is what may come on top of the median of the trial of this name."""
 
 
-def row_of(asked: Asked, results: Sequence[Result], broken: Sequence[str], base_s: float | None = None) -> Row:
-    """Return one row. `broken` says why runs did not end; `base_s` is the median of `asked.on_top_of`."""
-    outages = [result.outage.seconds for result in results]
-    median = round(statistics.median(outages), 3) if outages else None
-    must = asked.must_s
-    if must is not None and asked.on_top_of is not None:
-        must = None if base_s is None else round(base_s + must, 3)
-    return {
-        "trial": asked.trial.name,
-        "must_s": must,
-        "beat_s": asked.beat_s,
-        "median_s": median,
-        "max_s": round(max(outages), 3) if outages else None,
-        "runs": len(outages),
-        "ok": bool(outages) and not broken and (must is None or median is None or median <= must),
-        "broken": list(broken),
-        "failed_requests_median": statistics.median(r.outage.failed for r in results) if results else None,
-        "shares_s": shares_of(results),
-        "outages_s": [round(value, 3) for value in outages],
-        "notes": [result.notes for result in results],
-    }
+@dataclass(frozen=True)
+class Row:
+    """One line of the report; every number in `unit`."""
+
+    name: str
+    unit: str
+    must: float | None
+    asked: str
+    beat: float | None
+    values: tuple[float, ...]
+    judged_by: str = "median"
+    """`median` or `max`: which of the two `must` is held against."""
+    troubles: tuple[str, ...] = ()
+    """What was not as asked whatever the numbers are."""
+    shares_s: Mapping[str, float] = field(default_factory=dict)
+    """Median seconds of each step that the client waited for, since the step before it."""
+    beside_s: Mapping[str, float] = field(default_factory=dict)
+    """Median seconds after the fault of each step that the client did not wait for."""
+
+    @property
+    def median(self) -> float | None:
+        return statistics.median(self.values) if self.values else None
+
+    @property
+    def largest(self) -> float | None:
+        return max(self.values, default=None)
+
+    @property
+    def verdict(self) -> bool | None:
+        """Say whether it is as asked; None where nothing was measured or what it is held against was not."""
+        if not self.values:
+            return False if self.troubles else None
+        if self.troubles:
+            return False
+        measured = self.median if self.judged_by == "median" else self.largest
+        if measured is None or (self.must is None and self.asked != NO_NUMBER):
+            return None
+        return self.must is None or measured <= self.must
+
+    def plain(self) -> dict[str, Any]:
+        """Return the row for JSON."""
+        return {
+            "name": self.name,
+            "unit": self.unit,
+            "asked": self.asked,
+            "must": self.must,
+            "beat": self.beat,
+            "judged_by": self.judged_by,
+            "median": self.median,
+            "max": self.largest,
+            "runs": len(self.values),
+            "ok": self.verdict,
+            "troubles": list(self.troubles),
+            "shares_s": dict(self.shares_s),
+            "beside_s": dict(self.beside_s),
+        }
 
 
-def first_task_of(rows: Sequence[Row]) -> Row:
-    """Return how long it took from a decision to the worker's first task, over all runs of all cold trials that
-    killed no daemon."""
-    found = [
-        note["to_first_task_s"]
-        for row in rows
-        for note in row["notes"]
-        if note.get("to_first_task_s") is not None and note.get("attempt") == 1
-    ]
-    median = round(statistics.median(found), 3) if found else None
-    return {
-        "must_s": FIRST_TASK_S,
-        "median_s": median,
-        "max_s": max(found, default=None),
-        "runs": len(found),
-        "ok": median is not None and median <= FIRST_TASK_S,
-    }
+NO_NUMBER = "as named"
 
 
-def _seconds(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def outage_row(name: str, asked: Asked, results: Sequence[Result], failures: Sequence[str], base: float | None) -> Row:
+    """Return the row of one fault; `base` is the median that `asked.over` names, None while it is not known."""
+    must, words = asked.must, NO_NUMBER if asked.must is None else f"{asked.must:g} s"
+    if asked.over is not None and asked.must is not None:
+        words = f"+{asked.must:g} s" if base is None else f"{base:.2f} + {asked.must:g} s"
+        must = None if base is None else base + asked.must
+    return Row(
+        name,
+        "s",
+        must,
+        words,
+        asked.beat,
+        tuple(result.outage.seconds for result in results),
+        troubles=(*failures, *(trouble for result in results for trouble in result.troubles)),
+        shares_s=medians((step.name, step.share_s) for result in results for step in result.steps),
+        beside_s=medians(
+            (step.name, step.after_fault_s) for result in results for step in result.steps if step.share_s is None
+        ),
+    )
 
 
-def _verdict(ok: bool) -> str:
-    return "[green]yes[/]" if ok else "[red]no[/]"
+def median_outage(results: Sequence[Result]) -> float | None:
+    """Return the median outage in seconds; None where there is none."""
+    return statistics.median(result.outage.seconds for result in results) if results else None
 
 
-def faults_table(rows: Sequence[Row]) -> Table:
-    """Return the outages as the client saw them."""
-    table = Table("fault", "must, s", "to beat, s", "median, s", "max, s", "runs", "ok", title="Outage, client's view")
+def medians(pairs: Iterable[tuple[str, float | None]]) -> dict[str, float]:
+    """Return the median by name; what is None does not count."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for name, value in pairs:
+        if value is not None:
+            found[name].append(value)
+    return {name: round(statistics.median(values), 3) for name, values in found.items()}
+
+
+def first_task_row(results: Iterable[Result]) -> Row:
+    """Return the row of the time from decision to first task, over runs in which nothing else went wrong."""
+    values = tuple(one.decision_to_first_task_s for one in results if one.decision_to_first_task_s is not None)
+    return Row("from decision to the worker's first task, cold", "s", FIRST_TASK_S, f"{FIRST_TASK_S:g} s", None, values)
+
+
+def planned_row(name: str, counted: Counted | None, failures: Sequence[str] = ()) -> Row:
+    """Return the row of a planned move: not one request may fail; None where it came to no end, for these reasons."""
+    total = counted.total if counted is not None else REQUESTS
+    values = () if counted is None else (float(counted.failed),)
+    return Row(
+        f"{name}, there and back",
+        f"failed of {total}",
+        0.0,
+        "0",
+        None,
+        values,
+        judged_by="max",
+        troubles=tuple(failures),
+    )
+
+
+def idle_rows(costs: Sequence[Cost]) -> list[Row]:
+    """Return two rows for each part of a daemon: memory and processor time, a value for each VM."""
+    rows = []
+    for part in dict.fromkeys(cost.part for cost in costs):
+        own = [cost for cost in costs if cost.part == part]
+        memory, cpu = tuple(cost.rss_mb for cost in own), tuple(cost.cpu_percent for cost in own)
+        rows += [_idle_row(f"idle: {part}", "MB", memory), _idle_row(f"idle: {part}", "%", cpu)]
+    workers = dict.fromkeys(cost.vm for cost in costs if cost.part == "worker")
+    whole = [[one for one in costs if one.vm == vm and one.part in ("worker", WARM_SERVER, SSH)] for vm in workers]
+    if whole:
+        name = "idle: worker with all of these"
+        rows.append(_idle_row(f"{name}, PSS", "MB", tuple(sum(one.pss_mb for one in parts) for parts in whole)))
+        rows.append(_idle_row(name, "%", tuple(sum(one.cpu_percent for one in parts) for parts in whole)))
+    return rows
+
+
+def _idle_row(name: str, unit: str, values: tuple[float, ...]) -> Row:
+    must = IDLE_MEMORY_MB if unit == "MB" else IDLE_CPU_PERCENT
+    return Row(name, unit, must, f"{must:g} {unit}", None, values, judged_by="max")
+
+
+def decide_rows(growth: Sequence[Mapping[str, float]]) -> list[Row]:
+    """Return a row for each size of fleet that was timed; only the size that was asked for is judged."""
+    rows = []
+    for size in growth:
+        must = DECIDE_MS if size["vms"] == DECIDE_VMS else None
+        words = "" if must is None else f"{must:g} ms"
+        name = f"decide(): {size['vms']:,} VMs, {size['instances']:,} instances"
+        rows.append(Row(name, "ms", must, words, None, (size["well_ms"], size["hurt_ms"]), judged_by="max"))
+    return rows
+
+
+# --- tables ----------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None, unit: str) -> str:
+    """Return a number with its unit, as many digits as are worth reading; `-` for none."""
+    if value is None:
+        return "-"
+    if unit.startswith("failed"):
+        return f"{value:g} {unit}"
+    return f"{value:.1f} {unit}" if unit == "MB" else f"{value:.2f} {unit}"
+
+
+def report_table(rows: Sequence[Row]) -> Table:
+    """Return the numbers against what was asked."""
+    table = Table("what", "asked", "to beat", "median", "max", "runs", "ok?", title="Numbers")
+    words = {True: "[green]yes[/]", False: "[red]no[/]", None: ""}
     for row in rows:
-        numbers = (row["must_s"], row["beat_s"], row["median_s"], row["max_s"])
-        table.add_row(row["trial"], *map(_seconds, numbers), str(row["runs"]), _verdict(row["ok"]))
+        beat = "" if row.beat is None else f"{row.beat:g} {row.unit}"
+        found = (number(row.median, row.unit), number(row.largest, row.unit), str(len(row.values)))
+        table.add_row(row.name, row.asked, beat, *found, words[row.verdict])
     return table
 
 
 def shares_table(rows: Sequence[Row]) -> Table:
-    """Return each step's share: the time since the step that came before it in that run."""
-    table = Table("fault", *STEPS, title="Each step's share, medians in s (the play may end after clients are served)")
+    """Return where the time of each outage goes."""
+    table = Table("median s", *CHAIN, "meanwhile (s after the fault)", title="Where the time goes")
     for row in rows:
-        if row["shares_s"]:
-            shares = (row["shares_s"].get(step) for step in STEPS)
-            table.add_row(row["trial"], *("" if share is None else f"{share:.2f}" for share in shares))
+        if row.shares_s:
+            shares = [f"{row.shares_s[name]:.2f}" if name in row.shares_s else "" for name in CHAIN]
+            beside = ", ".join(f"{name} {at:.2f}" for name, at in row.beside_s.items())
+            table.add_row(row.name, *shares, beside)
     return table
 
 
-def others_table(report: Mapping[str, Any]) -> Table:
-    """Return what is measured beside the outages."""
-    table = Table("what", "must", "reached", "ok", title="And beside that")
-    for moved in report.get("planned", ()):
-        reached = f"{moved['failed']} of {moved['total']} requests failed, slowest {moved['slowest_s']:.2f} s"
-        table.add_row(moved["name"], "0 failed", reached, _verdict(moved["failed"] == 0))
-    first = report.get("first_task")
-    if first:
-        reached = f"{_seconds(first['median_s'])} s (max {_seconds(first['max_s'])}, {first['runs']} runs)"
-        table.add_row("decision to the worker's first task", f"{FIRST_TASK_S:g} s", reached, _verdict(first["ok"]))
-    for row in report.get("idle", ()):
-        reached = f"{row['resident_mb']:.0f} MB ({row['proportional_mb']:.0f} its own), {row['cpu_percent']:.2f} %"
-        ok = row["resident_mb"] <= RESIDENT_MB and row["cpu_percent"] <= CPU_PERCENT
-        must = f"{RESIDENT_MB:g} MB, {CPU_PERCENT:g} %"
-        table.add_row(f"idle: {row['daemon']}", must, reached, _verdict(ok))
-    for row in report.get("decide", ()):
-        asked = row["vms"] == DECIDE_VMS
-        reached = f"{row['well_ms']:.1f} ms well, {row['hurt_ms']:.1f} ms with 1 VM in 50 down"
-        name = f"decide(): {row['vms']} VMs, {row['instances']} instances"
-        table.add_row(
-            name,
-            f"{DECIDE_MS:g} ms" if asked else "",
-            reached,
-            _verdict(max(row["well_ms"], row["hurt_ms"]) <= DECIDE_MS) if asked else "",
-        )
-    return table
+SHARES_EXPLAINED = (
+    f"Each step waits for the one to its left; in one run they add up to the time until served. {PLAY_DONE!r} and other"
+    " steps of the last column went on meanwhile and are no part of that sum. Medians are of each step by itself."
+    " 'dispatched': claimed by the worker that ended the play, after the first one was killed where one was."
+)

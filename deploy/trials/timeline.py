@@ -10,26 +10,22 @@ from typing import Any
 
 from deploy.machines.lab import Lab
 
-STEPS = (
-    "detected",
-    "decided",
-    "dispatched",
-    "play started",
-    "play done",
-    "lock held",
-    "endpoints",
-    "rendered",
-    "served",
-)
+# Each of these waits for the one before it. With a hot standby the play waits for the traffic instead.
+CHAIN = ("detected", "decided", "dispatched", "play started", "lock held", "endpoints", "rendered", "served")
+# The play goes on while the guard takes the lock and traffic moves: nobody waits for its end.
+PLAY_DONE = "play done"
+STEPS = (*CHAIN, PLAY_DONE)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step: seconds after the fault, and seconds after the step that came before it in time."""
+    """One step of a failover."""
 
     name: str
     after_fault_s: float
-    share_s: float
+    share_s: float | None
+    """Seconds since the step that it waited for; these add up to the time until served. None: it happened beside
+    or after what the client waited for, and has no share in it."""
 
 
 def kv_of(lab: Lab, vm: str) -> dict[str, Any]:
@@ -42,6 +38,11 @@ def kv_of(lab: Lab, vm: str) -> dict[str, Any]:
         except ValueError:
             continue
     return values
+
+
+def kv_below(kv: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the part of the values whose keys begin with the prefix."""
+    return {key: value for key, value in kv.items() if key.startswith(prefix)}
 
 
 def request_since(kv: Mapping[str, Any], service: str, fault_at: float) -> dict[str, Any] | None:
@@ -80,22 +81,39 @@ def steps_of(
     served: float | None,
     fault_at: float,
 ) -> list[Step]:
-    """Return the steps in the order in which they happened."""
+    """Return the steps in the order in which they happened; what was before the fault is left out."""
     times = request.get("times", {})
     moments = {
         "detected": times.get("detected"),
         "decided": times.get("decided"),
         "dispatched": command.get("claimed"),
         "play started": command.get("first_task"),
-        "play done": command.get("finished"),
         "lock held": times.get("locked"),
         "endpoints": times.get("endpoints"),
         "rendered": rendered,
         "served": served,
+        PLAY_DONE: command.get("finished"),
     }
-    known = sorted((at, STEPS.index(name), name) for name, at in moments.items() if at is not None and at >= fault_at)
-    steps, before = [], fault_at
-    for at, _, name in known:
-        steps.append(Step(name, at - fault_at, at - before))
-        before = at
-    return steps
+    known = {name: at for name, at in moments.items() if at is not None and at >= fault_at}
+    shares, before = {}, fault_at
+    for name in waited_for(known):
+        shares[name], before = known[name] - before, known[name]
+    in_time = sorted(known, key=lambda name: (known[name], STEPS.index(name)))
+    return [Step(name, known[name] - fault_at, shares.get(name)) for name in in_time]
+
+
+def waited_for(known: Mapping[str, float]) -> list[str]:
+    """Return the steps that the client waited for: each no later than the next of them, up to served."""
+    chain: list[str] = []
+    latest = known.get("served", float("inf"))
+    for name in reversed(CHAIN):
+        if name in known and known[name] <= latest:
+            chain.insert(0, name)
+            latest = known[name]
+    return chain
+
+
+def first_task_after_s(request: Mapping[str, Any], command: Mapping[str, Any]) -> float | None:
+    """Return the seconds from the decision to the first task of its play; None where either is not known."""
+    decided, first_task = request.get("times", {}).get("decided"), command.get("first_task")
+    return None if decided is None or first_task is None else float(first_task - decided)

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
 from deploy.trials.client import Traffic
 from deploy.trials.outage import Outage, is_served_again, outage_from
-from deploy.trials.timeline import Step, command_of, kv_of, rendered_at, request_since, steps_of
+from deploy.trials.timeline import Step, command_of, first_task_after_s, kv_of, rendered_at, request_since, steps_of
 
 FRONT_DOOR = "http://10.0.0.100"
 BACKEND_URL = f"{FRONT_DOOR}/api/listings"
@@ -26,6 +26,21 @@ SERVED_AGAIN_WITHIN_S = 60.0
 SETTLED_WITHIN_S = 120.0
 # These are done to a service's unit, the others to a whole VM.
 UNIT_FAULTS = frozenset({"kill", "crash", "stop"})
+
+Noted = dict[str, Any]
+# What else goes wrong: prepared on the settled fleet, then called with the time of the fault; returns what it did.
+Strike = Callable[[float], Noted]
+Accident = Callable[[Lab], Strike]
+
+
+def no_accident(lab: Lab) -> Strike:
+    """Nothing else goes wrong."""
+    return lambda _: {}
+
+
+def nothing_to_check(kv: Mapping[str, Any], fault_at: float, noted: Noted) -> list[str]:
+    """The numbers say it all."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -38,11 +53,10 @@ class Trial:
     service: str
     url: str
     moves: bool = True
-    """The service is expected to move; its steps are collected."""
-    before: Callable[[Lab], None] | None = None
-    """What else is broken first, on the settled fleet."""
-    meanwhile: Callable[[Lab, float], None] | None = None
-    """What else is broken in the middle of the failover; it is given the time of the fault."""
+    """The service is expected to move; its steps are collected. Otherwise it must not move."""
+    accident: Accident = no_accident
+    check: Callable[[Mapping[str, Any], float, Noted], list[str]] = nothing_to_check
+    """Reads the records (key -> value), the time of the fault and what the accident noted; returns what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +66,15 @@ class Result:
     trial: str
     outage: Outage
     steps: list[Step] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
-    """What helps to judge the run: who led, how loaded the machine was, who ran the play and at which attempt."""
+    decision_to_first_task_s: float | None = None
+    at: float = 0.0
+    leader: str | None = None
+    """The VM whose controller led before the fault."""
+    load: float = 0.0
+    """Load average of the host over the last minute, before the fault."""
+    noted: Noted = field(default_factory=dict)
+    troubles: tuple[str, ...] = ()
+    """What was not as asked, however quick it was."""
 
 
 def wait_until(what: str, is_true: Callable[[], bool], within_s: float, every_s: float = 0.1) -> None:
@@ -96,26 +117,14 @@ def settle(lab: Lab) -> None:
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:
     """Do one trial on a settled fleet and leave the fault in force; the caller mends and settles."""
-    notes: dict[str, Any] = {"leader": fleet_status(lab).get("leader"), "load": round(os.getloadavg()[0], 2)}
-    if trial.before is not None:
-        trial.before(lab)
-    outage, fault_at = _suffered(lab, trial, say, rate)
-    kv = kv_of(lab, WITNESS)
-    request = request_since(kv, trial.service, fault_at)
-    if not trial.moves:
-        if request is not None:
-            raise LabError(f"{trial.service} was moved although it had only to be restarted: {request['reason']}")
-        return Result(trial.name, outage, [], notes)
-    return _explained(lab, trial, outage, fault_at, kv, request or {}, notes)
-
-
-def _suffered(lab: Lab, trial: Trial, say: Callable[[str], None], rate: float) -> tuple[Outage, float]:
-    """Return the outage that the client saw, and when the harm was done."""
+    before, load = fleet_status(lab), os.getloadavg()[0]
+    strike = trial.accident(lab)
     with tempfile.TemporaryDirectory(prefix="orch-trial-") as folder:
         with Traffic(lab, trial.url, Path(folder) / "notes.jsonl", rate=rate) as traffic:
             began = time.time()
-            wait_until("the client is served", lambda: is_served_again(traffic.samples(), began), SERVED_AGAIN_WITHIN_S)
+            _wait_served(traffic, began)
             fault_at = lab.fault(trial.kind, trial.vm, trial.service if trial.kind in UNIT_FAULTS else None).at
+            noted = strike(fault_at)
             say(f"{trial.kind} of {trial.service} on {trial.vm}")
             if trial.meanwhile is not None:
                 trial.meanwhile(lab, fault_at)
@@ -124,30 +133,29 @@ def _suffered(lab: Lab, trial: Trial, say: Callable[[str], None], rate: float) -
                     "a request moves it", lambda: _request(lab, trial, fault_at) is not None, SERVED_AGAIN_WITHIN_S
                 )
                 wait_until("its request is done", lambda: _is_done(lab, trial, fault_at), SERVED_AGAIN_WITHIN_S, 0.3)
-            settled_at = time.time()
-            wait_until(
-                "the client is served again",
-                lambda: is_served_again(traffic.samples(), settled_at),
-                SERVED_AGAIN_WITHIN_S,
-            )
-        return outage_from(traffic.samples(), fault_at), fault_at
+            _wait_served(traffic, time.time())
+        outage = outage_from(traffic.samples(), fault_at)
+    kv = kv_of(lab, WITNESS)
+    request = request_since(kv, trial.service, fault_at)
+    troubles = trial.check(kv, fault_at, noted)
+    if request is not None and not trial.moves:
+        troubles = [*troubles, f"{trial.service} was moved: {request.get('reason')}"]
+    command = command_of(kv, request["id"]) if request is not None else {}
+    return Result(
+        trial.name,
+        outage,
+        _steps(lab, trial, request, command, kv, outage, fault_at) if request is not None else [],
+        first_task_after_s(request or {}, command),
+        fault_at,
+        before.get("leader"),
+        round(load, 2),
+        noted,
+        tuple(troubles),
+    )
 
 
-def _explained(
-    lab: Lab,
-    trial: Trial,
-    outage: Outage,
-    fault_at: float,
-    kv: dict[str, Any],
-    request: dict[str, Any],
-    notes: dict[str, Any],
-) -> Result:
-    """Return the result with each step's share, and who did it."""
-    command = command_of(kv, str(request.get("id")))
-    notes |= {name: command.get(name) for name in ("worker", "attempt", "state")}
-    notes["to_first_task_s"] = _between(request.get("times", {}).get("decided"), command.get("first_task"))
-    rendered = rendered_at(lab, kv["orch/services/frontend/assignment"]["active"], trial.service)
-    return Result(trial.name, outage, steps_of(request, command, rendered, outage.served_at, fault_at), notes)
+def _wait_served(traffic: Traffic, since: float) -> None:
+    wait_until("the client is served", lambda: is_served_again(traffic.samples(), since), SERVED_AGAIN_WITHIN_S)
 
 
 def _request(lab: Lab, trial: Trial, fault_at: float) -> dict[str, Any] | None:
@@ -163,5 +171,15 @@ def _is_done(lab: Lab, trial: Trial, fault_at: float) -> bool:
     return request is not None and request["state"] not in ("pending", "running")
 
 
-def _between(earlier: float | None, later: float | None) -> float | None:
-    return None if earlier is None or later is None else round(later - earlier, 3)
+def _steps(
+    lab: Lab,
+    trial: Trial,
+    request: Mapping[str, Any],
+    command: Mapping[str, Any],
+    kv: Mapping[str, Any],
+    outage: Outage,
+    fault_at: float,
+) -> list[Step]:
+    front = kv["orch/services/frontend/assignment"]["active"]
+    rendered = rendered_at(lab, front, trial.service)
+    return steps_of(request, command, rendered, outage.served_at, fault_at)

@@ -90,13 +90,12 @@ def timed(view: View, policy: Policy) -> tuple[float, int]:
     return statistics.median(took), decisions
 
 
-def main() -> int:
-    """Time every size, print the table, write JSON where asked."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the figures here, too")
-    chosen = parser.parse_args()
-    rows = []
-    print(f"{'VMs':>6} {'instances':>10} {'all well, ms':>13} {'1 in 50 down, ms':>17} {'decisions':>10}")
+def growth() -> list[dict[str, float]]:
+    """Time every size and print the table as it grows; returns what it shows."""
+    rows: list[dict[str, float]] = []
+    print(
+        f"{'VMs':>6} {'instances':>10} {'all well, ms':>13} {'1 in 50 down, ms':>17} {'decisions':>10}", file=sys.stderr
+    )
     for vms in SIZES:
         policy = policy_of(vms)
         instances = len(policy.services) * VMS_OF_A_SERVICE
@@ -105,7 +104,18 @@ def main() -> int:
         rows.append(
             {"vms": vms, "instances": instances, "well_ms": well_ms, "hurt_ms": hurt_ms, "decisions": decisions}
         )
-        print(f"{vms:>6} {instances:>10} {well_ms:>13.2f} {hurt_ms:>17.2f} {decisions:>10}", flush=True)
+        print(
+            f"{vms:>6} {instances:>10} {well_ms:>13.2f} {hurt_ms:>17.2f} {decisions:>10}", file=sys.stderr, flush=True
+        )
+    return rows
+
+
+def main() -> int:
+    """Time every size, print the table, write JSON where asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the figures here, too")
+    chosen = parser.parse_args()
+    rows = growth()
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(rows, indent=2) + "\n")
     return 0

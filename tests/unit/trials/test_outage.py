@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from deploy.trials.outage import Sample, is_served_again, outage_from, samples_of
+from deploy.trials.outage import Sample, is_served_again, outage_from, samples_of, servers_of
 
 
 def beat(*good_at: float, bad_at: tuple[float, ...] = ()) -> list[Sample]:
@@ -39,3 +39,9 @@ def test_served_again_needs_an_unbroken_row_of_good_answers() -> None:
 def test_a_note_that_is_cut_off_is_left_out() -> None:
     whole = json.dumps({"at": 1.0, "end": 1.1, "ok": True, "status": 200, "by": "vm", "why": ""})
     assert samples_of([whole, whole[:20]]) == [Sample(1.0, 1.1, True, 200, "vm")]
+
+
+def test_who_serves_is_told_where_it_changes_and_a_single_failure_is_not() -> None:
+    rows = [("a", True), ("a", True), ("", False), ("a", True), ("", False), ("", False), ("b", True), ("b", True)]
+    samples = [Sample(float(n), n + 0.5, ok, by=by) for n, (by, ok) in enumerate(rows)]
+    assert servers_of(samples) == [(0.5, "a"), (4.5, None), (6.5, "b")]
