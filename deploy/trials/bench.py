@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Console
 
 from deploy.machines.commands import run
+from deploy.machines.image import require_root
 from deploy.machines.lab import Lab
 from deploy.machines.places import CHECKOUT, LabError
 from deploy.trials import report
@@ -81,7 +82,12 @@ class Bench:
         if self._wants(DECIDE):
             self._timed(DECIDE, DECIDE_ABOUT_S, lambda: self._growth.extend(growth()))
 
+    def is_empty(self) -> bool:
+        """Say whether nothing was chosen."""
+        return self._pace.count == 0
+
     def needs_lab(self) -> bool:
+        """Say whether something was chosen that is measured on the lab."""
         return bool(self._entries() or self._moves() or self._wants(IDLE))
 
     def on_the_lab(self) -> None:
@@ -213,6 +219,11 @@ class Bench:
         )
 
 
+def names() -> list[str]:
+    """Return the names that `--only` is held against."""
+    return [*(entry.trial.name for entry in ENTRIES), *(move.name for move in PLANNED), IDLE, DECIDE]
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
@@ -240,17 +251,21 @@ def main() -> int:
         if state is not None and state.faults:
             raise LabError(f"the lab {lab.places.name!r} has faults in force; `deploy/lab mend` undoes them")
         bench = Bench(lab, given.runs, given.only, notes, given.json)
+        if bench.is_empty():
+            raise LabError(f"nothing has {given.only!r} in its name; there are: {', '.join(names())}")
+        if bench.needs_lab():
+            require_root()
     except LabError as error:
-        notes.print(f"[red]{error}[/]")
+        notes.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
-    leave_up = given.keep or (state is not None and state.phase == "up")
+    leave_up = given.keep or not bench.needs_lab() or (state is not None and state.phase == "up")
     try:
         bench.growth()
         if bench.needs_lab():
             lab.up()
             bench.on_the_lab()
     except LabError as error:
-        notes.print(f"[red]{error}[/]")
+        notes.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         status = 1
     except KeyboardInterrupt:
         notes.print("[yellow]interrupted; what follows is what was measured until then[/]")

@@ -202,13 +202,13 @@ def main() -> int:
     try:
         lab = Lab.open(say=lambda text: console.print(text, highlight=False))
     except LabError as error:
-        console.print(f"[red]{error}[/]")
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     try:
         bring_up(lab, console)
         show(lab, console)
     except LabError as error:
-        console.print(str(error), style="red", markup=False, highlight=False)
+        console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         _say_what_orch_says(lab, console)
         _say_what_is_left(lab, console)
         return 1
