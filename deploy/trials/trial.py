@@ -126,8 +126,6 @@ def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float
             fault_at = lab.fault(trial.kind, trial.vm, trial.service if trial.kind in UNIT_FAULTS else None).at
             noted = strike(fault_at)
             say(f"{trial.kind} of {trial.service} on {trial.vm}")
-            if trial.meanwhile is not None:
-                trial.meanwhile(lab, fault_at)
             if trial.moves:
                 wait_until(
                     "a request moves it", lambda: _request(lab, trial, fault_at) is not None, SERVED_AGAIN_WITHIN_S
