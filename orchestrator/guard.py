@@ -20,6 +20,7 @@ from orchestrator.domain import keys
 from orchestrator.domain.policy import FrontDoorPolicy
 from orchestrator.liveness import Liveness
 from orchestrator.node.address import Door, door_for
+from orchestrator.node.duty import FAREWELL_S
 from orchestrator.node.feed import Feed, Reading
 from orchestrator.node.hand import Hand
 from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge
@@ -238,6 +239,8 @@ class Guard:
             door = self._rounds.doors.get(name) if same else door_for(name, self._settings.vm, service.front_door)
             if door is not None:
                 doors[name] = door
+                if not same:
+                    door.tidy(policy.drain_s + FAREWELL_S)
         self._rounds.doors = doors
         self._front_doors = {name: each.front_door for name, each in policy.services.items()}
         self._rounds.read_addresses_soon()

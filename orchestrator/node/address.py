@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.domain.policy import FrontDoorPolicy
+from orchestrator.node.duties import Forwarding
+from orchestrator.node.handover import Forwarder
 from orchestrator.node.netlink import add_address, delete_address, interfaces_with
 from orchestrator.node.situation import AddressState
 
@@ -52,8 +54,8 @@ class Door(Protocol):
     def state(self) -> AddressState:
         """Read where the address is."""
 
-    def take(self) -> None:
-        """Bring it up here and announce it; raises AddressTrouble."""
+    def take(self, forwarding: Forwarding | None = None) -> None:
+        """Bring it up here and announce it, passing on what belongs to the previous holder; raises AddressTrouble."""
 
     def hand_over(self) -> None:
         """Keep it for open connections only; raises AddressTrouble."""
@@ -63,6 +65,9 @@ class Door(Protocol):
 
     def is_contested(self) -> bool:
         """Ask the network whether another VM has it, too; False when that cannot be found out."""
+
+    def tidy(self, after_s: float) -> None:
+        """Remove then what a guard that died may have left of a move."""
 
 
 def door_for(service: str, vm: str, policy: FrontDoorPolicy | None) -> Door | None:
@@ -120,6 +125,7 @@ class Vip:
         self._announcer: threading.Thread | None = None
         # Kept open: closing a packet socket waits for the kernel's other CPUs, some 10 ms.
         self._raw: socket.socket | None = None
+        self._forwarder = Forwarder(address)
 
     def state(self) -> AddressState:
         """See `Door.state`. UNKNOWN when the kernel does not answer."""
@@ -131,9 +137,12 @@ class Vip:
             return AddressState.UP
         return AddressState.HANDED_OVER if _LOOPBACK in devices else AddressState.NONE
 
-    def take(self) -> None:
+    def take(self, forwarding: Forwarding | None = None) -> None:
         """See `Door.take`. The first announcement is out when this returns."""
         self._be_quiet()
+        if forwarding is not None:
+            # Before the first packet can come that this VM would answer with a reset.
+            self._forwarder.begin(forwarding)
         with _as_trouble(f"{self._address} cannot be taken on {self._interface}"):
             add_address(self._address, self._prefix, self._interface)
             self._announce()
@@ -147,6 +156,8 @@ class Vip:
     def hand_over(self) -> None:
         """See `Door.hand_over`. Dropped instead when the VM could not be kept from answering ARP for it."""
         self._be_quiet()
+        # Two VMs that forward to each other would do so until the packet's time to live is over.
+        self._forwarder.end()
         try:
             _be_silent_for_loopback(self._interface)
         except OSError as error:
@@ -178,6 +189,10 @@ class Vip:
         except OSError:
             pass
         return False
+
+    def tidy(self, after_s: float) -> None:
+        """See `Door.tidy`."""
+        self._forwarder.end_after(after_s)
 
     def _delete_from(self, *interfaces: str) -> None:
         """Delete it whatever its prefix is: the policy's may have changed since."""
@@ -233,8 +248,8 @@ class Hook:
         """See `Door.state`: what was last asked for."""
         return self._state
 
-    def take(self) -> None:
-        """See `Door.take`. Does not wait: a cloud may take seconds."""
+    def take(self, forwarding: Forwarding | None = None) -> None:
+        """See `Door.take`. Does not wait: a cloud may take seconds. Nothing can be forwarded there."""
         self._state = AddressState.UP
         self._actions.put("take")
 
@@ -250,6 +265,9 @@ class Hook:
     def is_contested(self) -> bool:
         """See `Door.is_contested`: a cloud gives an address to one VM only."""
         return False
+
+    def tidy(self, after_s: float) -> None:
+        """See `Door.tidy`: a hook leaves nothing."""
 
     def _run_in_order(self) -> None:
         while True:

@@ -24,6 +24,14 @@ from orchestrator.node.situation import (
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """A planned move as its new holder sees it; `at` (monotonic) is when the lock was first seen free for it."""
+
+    by: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Since:
     """Since when (monotonic) something has been so without a break; None: it is not so."""
 
@@ -38,6 +46,9 @@ class Since:
     probing: float | None = None
     """The instance has been probed without being taken as healthy."""
     handed_over: float | None = None
+    """The address has been on the loopback interface: given to another VM."""
+    given: Given | None = None
+    """The role lock was given to this VM by a guard that released it for the present epoch."""
 
 
 Memory = Mapping[str, Since]
@@ -156,4 +167,16 @@ def remember(old: Since, case: Case) -> Since:
         awaited_unit=(old.awaited_unit or case.at.unit) if awaited else None,
         probing=since(old.probing, case.needs_probe),
         handed_over=since(old.handed_over, case.at.address is AddressState.HANDED_OVER),
+        given=_given(old.given, case),
     )
+
+
+def _given(old: Given | None, case: Case) -> Given | None:
+    """Tell a lock that was released for this epoch from one that was lost: that one's value is of an older epoch."""
+    lock, assignment = case.at.lock, case.at.assignment
+    if not case.active_here or lock is None or lock.value is None or assignment is None:
+        return None
+    if case.lock_mine:
+        return old
+    released = lock.session is None and lock.value.epoch == assignment.epoch and lock.value.vm != case.view.vm
+    return (old or Given(lock.value.vm, case.now)) if released else None

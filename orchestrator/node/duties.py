@@ -106,10 +106,22 @@ class ReleaseLock(Duty):
 
 
 @dataclass(frozen=True, slots=True)
+class Forwarding:
+    """Where the connections are that were opened at the previous holder, and for how long they are passed on to it."""
+
+    to: str
+    """Address of the previous holder's VM."""
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class TakeAddress(Duty):
     """Bring the front door's address up here and announce it."""
 
     changes: ClassVar[Medium] = Medium.ADDRESS
+
+    forwarding: Forwarding | None = None
+    """None: nothing is passed on, a reset is what clients of a holder that failed need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +129,14 @@ class HandOverAddress(Duty):
     """Move the address to the loopback interface: open connections end in peace, new ones go elsewhere."""
 
     changes: ClassVar[Medium] = Medium.ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class CloseConnections(Duty):
+    """Have the unit reloaded, by which a server says good-bye to clients that keep a connection for their next request.
+
+    Otherwise they would learn with that request that the connection is gone.
+    """
 
 
 @dataclass(frozen=True, slots=True)

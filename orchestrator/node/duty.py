@@ -36,6 +36,8 @@ RESTART_LIMIT_S = 10.0
 FAST_PROBING_S = 15.0
 FAST_PROBE_EVERY_S = 0.05
 SLOW_PROBE_EVERY_S = 1.0
+FAREWELL_S = 1.0
+"""After draining, a handed-over address stays for this long: a server that is reloaded closes what is idle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +138,32 @@ def _address(case: Case) -> Found:
             yield do.HandOverAddress(service, f"The address {name} is handed over to {case.at.assignment.active}.")
         return
     if case.view.kv_fresh and case.lock_current and not down and case.at.address is not AddressState.UNKNOWN:
-        yield do.TakeAddress(service, f"The role lock is ours, so the address {name} is taken.")
+        reason = f"The role lock is ours, so the address {name} is taken."
+        yield do.TakeAddress(service, reason, _forwarding(case))
     elif case.at.address is AddressState.HANDED_OVER and case.since.handed_over is not None:
-        until = case.since.handed_over + case.view.drain_s
-        if down or case.now >= until:
-            yield do.DropAddress(service, f"The address {name} is given up: open connections had time to end.")
-        else:
-            yield Later(until)
+        yield from _drain(case, case.since.handed_over + case.view.drain_s, name)
+
+
+def _drain(case: Case, drained_at: float, name: str) -> Found:
+    """Let open connections end, have the idle ones closed, then give the address up."""
+    service, over = case.at.service, case.at.unit.state in DOWN - {UnitState.STOPPING}
+    if over or case.now >= drained_at + FAREWELL_S:
+        yield do.DropAddress(service, f"The address {name} is given up: open connections had time to end.")
+    elif case.now >= drained_at:
+        if case.at.unit.state is UnitState.ACTIVE and case.view.kv_fresh:
+            yield do.CloseConnections(service, f"{service} has drained: {case.at.policy.unit} closes what is idle.")
+        yield Later(drained_at + FAREWELL_S)
+    else:
+        yield Later(drained_at)
+
+
+def _forwarding(case: Case) -> do.Forwarding | None:
+    """Return where the connections are that were opened before a planned move, while they may still be open there."""
+    given = case.since.given
+    if given is None or given.by not in case.view.vm_addresses:
+        return None
+    left_s = given.at + case.view.drain_s + FAREWELL_S - case.now
+    return do.Forwarding(case.view.vm_addresses[given.by], left_s) if left_s > 0 else None
 
 
 def _lock(case: Case) -> Found:

@@ -34,12 +34,14 @@ class Hand:
         port: Port,
         probe: Callable[[Situation], None],
         stop_unit: Callable[[str], None] = systemd.stop_and_disable,
+        reload_unit: Callable[[str], None] = systemd.reload,
     ) -> None:
         """`probe` starts a probe of the instance and returns at once."""
         self._vm = vm
         self._port = port
         self._probe = probe
         self._stop_unit = stop_unit
+        self._reload_unit = reload_unit
 
     def carry_out(self, duty: do.Duty, at: Situation | None, doors: Mapping[str, Door]) -> None:
         """Do it; raises one of `TROUBLES`. `at` is None only for a service that left the policy."""
@@ -47,7 +49,7 @@ class Hand:
             self._port.agent_deregister(keys.instance_service_id(duty.service))
         elif isinstance(duty, do.TakeAddress):
             self._confirm_lock(duty.service)
-            doors[duty.service].take()
+            doors[duty.service].take(duty.forwarding)
         elif isinstance(duty, do.HandOverAddress):
             doors[duty.service].hand_over()
         elif isinstance(duty, do.DropAddress):
@@ -78,6 +80,8 @@ class Hand:
             self._port.session_create(session_name(at.service, self._vm), checks, lock_delay_s=0.0)
         elif isinstance(duty, do.StopUnit):
             self._stop(duty, at)
+        elif isinstance(duty, do.CloseConnections):
+            self._reload_unit(at.policy.unit)
         elif isinstance(duty, do.ProbeNow):
             self._probe(at)
         else:

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import MappingProxyType
 
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
@@ -122,6 +123,7 @@ class Knowledge:
             vm=self.vm,
             drain_s=self.policy.drain_s,
             give_up_s=self.policy.dispatch.activation_timeout_s,
+            vm_addresses=MappingProxyType({name: vm.address for name, vm in self.policy.vms.items()}),
             situations=self._situations(self.policy, registered),
             strays=tuple(sorted(name for name in registered if name not in self.policy.services)),
             kv_fresh=not self.troubled,

@@ -143,8 +143,8 @@ class Rounds:
         except TROUBLES as error:
             self._trouble(key, duty, error, fields)
             return not isinstance(error, Refused)
-        if isinstance(duty, do.StopUnit):
-            # systemd's event tells when it has stopped; until then there is nothing to repeat.
+        if isinstance(duty, (do.StopUnit, do.CloseConnections)):
+            # Its effect comes later; until then there is nothing to repeat.
             self._troubles[key] = _Trouble(0, self._clock() + _RETRY_S[-1])
         else:
             self._troubles.pop(key, None)

@@ -6,8 +6,10 @@ In: built by `guard.py` from KV, the local Consul agent, systemd and the VM's ad
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 
 from orchestrator.domain.policy import ServicePolicy
 from orchestrator.domain.records import Assignment
@@ -124,6 +126,9 @@ class Situation:
     """The agent has the instance registered and the catalog does not know it."""
 
 
+NO_ADDRESSES: Mapping[str, str] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class LocalView:
     """Everything that one look at the VM shows.
@@ -136,6 +141,7 @@ class LocalView:
     drain_s: float
     give_up_s: float
     """How long an instance may take to become healthy before it is registered as failed."""
+    vm_addresses: Mapping[str, str] = field(default_factory=lambda: NO_ADDRESSES)
     situations: tuple[Situation, ...] = ()
     strays: tuple[str, ...] = ()
     """Ids of registered instances whose service's order no longer names this VM."""

@@ -41,6 +41,9 @@ _READ_ANYWAY_S = 30.0
 _ASK_AGAIN_S = 0.5
 _SUFFIXES = (".service", ".socket", ".target", ".timer", ".mount", ".path", ".slice", ".scope")
 
+# It has no ExecReload, it is not running any more, or it is being stopped: nothing is left to be closed.
+_NOT_TO_BE_RELOADED = frozenset(f"{_BUS}.{name}" for name in ("JobTypeNotApplicable", "TransactionIsDestructive"))
+
 _UNIT_PROPERTIES = ("LoadState", "ActiveState", "SubState", "Job", "StateChangeTimestamp")
 _SERVICE_PROPERTIES = ("MainPID", "Result")
 
@@ -177,6 +180,16 @@ def stop_and_disable(unit: str) -> None:
     with _bus() as bus:
         bus.call(new_method_call(_MANAGER, "StopUnit", "ss", (name, "replace")))
         bus.call(new_method_call(_MANAGER, "DisableUnitFiles", "asb", ([name], False)))
+
+
+def reload(unit: str) -> None:
+    """Ask systemd to reload the unit, if it can be; raises `SystemdAway`. Does not wait for the reload."""
+    with _bus() as bus:
+        try:
+            bus.call(new_method_call(_MANAGER, "ReloadUnit", "ss", (full_name(unit), "fail")))
+        except DBusErrorResponse as error:
+            if error.name not in _NOT_TO_BE_RELOADED:
+                raise
 
 
 class UnitWatch:

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.store.consul_port import ConsulPort
 from tests.integration.consul_agent import ConsulAgent, NoConsul
+from tests.integration.namespaces import Side, two_sides_and_a_client
 from tests.integration.rabbitmq_broker import NoRabbit, RabbitBroker
 
 
@@ -64,3 +65,10 @@ def rabbit_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitBr
             yield broker
         finally:
             broker.close()
+
+
+@pytest.fixture
+def network() -> Iterator[tuple[Side, Side, str]]:
+    """Two VMs that can hold the front door's address, and the client's namespace."""
+    with two_sides_and_a_client() as three:
+        yield three

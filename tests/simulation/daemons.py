@@ -393,7 +393,7 @@ class WatchedHand(Hand):
     """The real hand; notes what it does in the trace."""
 
     def __init__(self, vm: Vm, port: object, probe: Callable[[Situation], None], stop: Callable[[str], None]) -> None:
-        super().__init__(vm.name, port, probe, stop)  # type: ignore[arg-type]
+        super().__init__(vm.name, port, probe, stop, self._reload)  # type: ignore[arg-type]
         self._machine = vm
 
     def carry_out(self, duty: do.Duty, at: Situation | None, doors: object) -> None:
@@ -401,6 +401,9 @@ class WatchedHand(Hand):
         if not isinstance(duty, do.ProbeNow):
             self._machine.world.note(f"guard@{self._machine.name}: {type(duty).__name__}: {duty.reason}")
         super().carry_out(duty, at, doors)  # type: ignore[arg-type]
+
+    def _reload(self, unit: str) -> None:
+        """A unit goes on through a reload, and has no connections here."""
 
 
 __all__ = ["Controller", "ControllerDaemon", "Daemon", "GuardDaemon", "WatchedHand", "Worker", "WorkerDaemon"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.domain.records import Endpoints
+from orchestrator.node.duties import Forwarding
 from orchestrator.node.situation import AddressState, UnitState, UnitStatus
 from tests.simulation.engine import Machine, Process
 
@@ -119,8 +120,8 @@ class Door:
         """See `Door.state`."""
         return self._vm.addresses.get(self._service, AddressState.NONE)
 
-    def take(self) -> None:
-        """See `Door.take`."""
+    def take(self, forwarding: Forwarding | None = None) -> None:
+        """See `Door.take`. There are no connections in the simulation."""
         self._vm.set_address(self._service, AddressState.UP)
 
     def hand_over(self) -> None:
@@ -138,6 +139,9 @@ class Door:
             for other in self._vm.world.vms.values()
             if other is not self._vm and self._vm.reaches(other)
         )
+
+    def tidy(self, after_s: float) -> None:
+        """See `Door.tidy`."""
 
 
 class Vm(Machine):

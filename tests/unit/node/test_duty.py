@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from orchestrator.domain.view import LockView
 from orchestrator.node import duties as do
 from orchestrator.node.case import EMPTY_MEMORY
-from orchestrator.node.duty import FENCE_GRACE_S, RESTART_LIMIT_S, Plan, duties
+from orchestrator.node.duty import FAREWELL_S, FENCE_GRACE_S, RESTART_LIMIT_S, Plan, duties
 from orchestrator.node.situation import (
     CRITICAL,
     PASSING,
@@ -22,6 +22,7 @@ from orchestrator.node.situation import (
     Registration,
     Situation,
     UnitState,
+    UnitStatus,
 )
 from tests.unit.node.build import (
     ABSENT,
@@ -281,8 +282,64 @@ def test_a_handed_over_address_is_given_up_after_the_drain() -> None:
     at = replace(at, registration=registered(at, "candidate"))
     first = duties(view(at), EMPTY_MEMORY, NOW)
     assert (first.duties, first.wake_at) == ((), NOW + 1.0)
-    (drop,) = duties(view(at), first.memory, NOW + 1.0).duties
+    closing = duties(view(at), first.memory, NOW + 1.0)
+    (close,) = closing.duties
+    assert isinstance(close, do.CloseConnections)
+    assert closing.wake_at == NOW + 1.0 + FAREWELL_S
+    (drop,) = duties(view(at), first.memory, NOW + 1.0 + FAREWELL_S).duties
     assert isinstance(drop, do.DropAddress)
+
+
+@pytest.mark.parametrize(
+    ("unit", "expected"),
+    [(STOPPING, []), (UNKNOWN, []), (STOPPED, ["DropAddress"]), (FAILED, ["DropAddress"])],
+)
+def test_a_unit_that_is_just_ending_its_connections_keeps_the_handed_over_address(
+    unit: UnitStatus, expected: list[str]
+) -> None:
+    at = situation(assignment=MOVED, lock=THEIRS, address=AddressState.HANDED_OVER)
+    first = duties(view(replace(at, registration=registered(at, "candidate"))), EMPTY_MEMORY, NOW)
+    at = replace(at, unit=unit)
+    at = replace(at, registration=registered(at, "candidate"))
+    found = duties(view(at), first.memory, NOW + 1.0).duties
+    assert [type(duty).__name__ for duty in found if type(duty) in (do.DropAddress, do.CloseConnections)] == expected
+
+
+GIVEN = assignment(epoch=8)
+RELEASED = lock(vm=OTHER, epoch=8, session=None)
+"""What a guard leaves that hands the role over; of a lock that was lost only the older epoch is left."""
+
+
+def address_taken(released: LockView, *, after_s: float = 0.1, guard: str = "goes on") -> do.TakeAddress:
+    """Return the duty by which this VM takes the address `after_s` after it saw the lock free."""
+    addresses = {HERE: "10.0.8.49", OTHER: "10.0.0.22"}
+    free = situation(assignment=GIVEN, lock=released, address=AddressState.NONE)
+    mine = situation(assignment=GIVEN, lock=lock(epoch=8), address=AddressState.NONE)
+    seen = duties(view(free, vm_addresses=addresses), EMPTY_MEMORY, NOW).memory
+    memory = EMPTY_MEMORY if guard == "restarts" else seen
+    (take,) = duties(view(mine, vm_addresses=addresses), memory, NOW + after_s).duties
+    assert isinstance(take, do.TakeAddress)
+    return take
+
+
+def test_after_a_planned_move_what_was_opened_at_the_previous_holder_is_forwarded_there() -> None:
+    taken = address_taken(RELEASED, after_s=0.25)
+    assert taken.forwarding == do.Forwarding("10.0.0.22", 1.0 + FAREWELL_S - 0.25)
+
+
+@pytest.mark.parametrize(
+    ("why", "released", "after_s", "guard"),
+    [
+        ("a failover leaves a lock of the epoch before", lock(vm=OTHER, session=None), 0.1, "goes on"),
+        ("no lock was ever taken", LockView(None, None, 5), 0.1, "goes on"),
+        ("this VM had it itself", lock(epoch=8, session=None), 0.1, "goes on"),
+        ("a VM that left the policy", lock(vm="gone-server", epoch=8, session=None), 0.1, "goes on"),
+        ("nothing is open there any more", RELEASED, 1.0 + FAREWELL_S, "goes on"),
+        ("a guard that restarted does not know since when", RELEASED, 0.1, "restarts"),
+    ],
+)
+def test_nothing_is_forwarded_when(why: str, released: LockView, after_s: float, guard: str) -> None:
+    assert address_taken(released, after_s=after_s, guard=guard).forwarding is None, why
 
 
 def test_what_should_be_active_and_never_answers_is_registered_as_failed() -> None:

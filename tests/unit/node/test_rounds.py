@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, LockValue, MoveKind
+from orchestrator.node.duties import Forwarding
 from orchestrator.node.hand import Hand
 from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge
 from orchestrator.node.rounds import Rounds
@@ -47,12 +48,14 @@ class FakeDoor:
         self._fleet = fleet
         self._vm = vm
         self.at = AddressState.NONE
+        self.forwarding: Forwarding | None = None
 
     def state(self) -> AddressState:
         return self.at
 
-    def take(self) -> None:
+    def take(self, forwarding: Forwarding | None = None) -> None:
         self.at = AddressState.UP
+        self.forwarding = forwarding
 
     def hand_over(self) -> None:
         self.at = AddressState.HANDED_OVER
@@ -63,6 +66,9 @@ class FakeDoor:
     def is_contested(self) -> bool:
         reachable = [vm for vm in self._fleet.vms.values() if vm.name != self._vm and not vm.cut]
         return not self._fleet.vms[self._vm].cut and any(vm.door.at is AddressState.UP for vm in reachable)
+
+    def tidy(self, after_s: float) -> None:
+        pass
 
 
 class FakeVm:
@@ -79,6 +85,7 @@ class FakeVm:
         shutil.rmtree(self._state_dir, ignore_errors=True)
         self._state_dir.mkdir()
         self._asked: list[Situation] = []
+        self.reloaded: list[str] = []
         self.restart_guard()
 
     def restart_guard(self) -> None:
@@ -86,7 +93,7 @@ class FakeVm:
         self._port = port
         self.knowledge = Knowledge(self.name, self._state_dir)
         self.knowledge.policy = Policy.model_validate(POLICY)
-        hand = Hand(self.name, port, self._asked.append, self._stop_unit)
+        hand = Hand(self.name, port, self._asked.append, self._stop_unit, self.reloaded.append)
         self.rounds = Rounds(self.knowledge, port, hand, lambda: self._fleet.consul.now)
         self.rounds.doors = {"frontend": self.door}
 
@@ -195,6 +202,7 @@ def test_a_failover_moves_lock_and_address() -> None:
     assert lock is not None
     assert LockValue.from_json(lock.value) == LockValue(vm=SECOND, epoch=2)
     assert fleet.holders() == [SECOND]
+    assert fleet.vms[SECOND].door.forwarding is None
 
 
 def test_an_instance_that_hangs_loses_lock_and_address_and_gets_them_back() -> None:
@@ -216,6 +224,11 @@ def test_a_planned_move_hands_everything_over_in_order() -> None:
     assert fleet.lock() is None
     fleet.settle(2)
     assert fleet.holders() == [SECOND]
+    forwarding = fleet.vms[SECOND].door.forwarding
+    assert forwarding is not None
+    assert forwarding.to == "10.0.8.49"
+    fleet.settle(2)
+    assert fleet.vms[HOME].reloaded == ["nginx"], "once: what is idle is closed when the drain is over"
     assert fleet.vms[HOME].door.at is AddressState.NONE
     assert fleet.vms[HOME].unit.state is UnitState.ACTIVE
 
