@@ -39,11 +39,11 @@ def _frontend(name: str, kind: str) -> Trial:
 
 
 ENTRIES: tuple[Entry, ...] = (
-    Entry("cold", Asked(3.5, 3.4), _backend(PLAIN, "kill"), 17),
-    Entry("cold", Asked(5.0, 3.8), _backend("backend's VM cut, cold", "cut"), 45),
-    Entry("cold", Asked(5.0, 2.8), _backend("backend's VM powered off, cold", "poweroff"), 45),
-    Entry("cold", Asked(3.5, 3.4), _frontend("frontend killed, cold", "kill"), 17),
-    Entry("cold", Asked(5.0, 3.8), _frontend("frontend's VM cut, cold", "cut"), 45),
+    Entry("cold", Asked(3.5, 3.4), _backend(PLAIN, "kill"), 12),
+    Entry("cold", Asked(5.0, 3.8), _backend("backend's VM cut, cold", "cut"), 25),
+    Entry("cold", Asked(5.0, 2.8), _backend("backend's VM powered off, cold", "poweroff"), 30),
+    Entry("cold", Asked(3.5, 3.4), _frontend("frontend killed, cold", "kill"), 12),
+    Entry("cold", Asked(5.0, 3.8), _frontend("frontend's VM cut, cold", "cut"), 25),
     Entry("cold", Asked(1.0, 1.1), _backend("backend crashes (local restart, no failover)", "crash", moves=False), 5),
     Entry(
         "cold",
@@ -74,8 +74,8 @@ ENTRIES: tuple[Entry, ...] = (
         _backend("RabbitMQ stopped everywhere, then backend killed", "kill", accident=brokers_stopped),
         45,
     ),
-    Entry("hot", Asked(0.2, 0.01), _backend("backend killed, hot", "kill"), 17),
-    Entry("hot", Asked(0.5, 0.11), _backend("backend's VM cut, hot", "cut"), 45),
-    Entry("hot", Asked(1.5, 0.73), _frontend("frontend killed, hot", "kill"), 17),
-    Entry("hot", Asked(2.0, 0.66), _frontend("frontend's VM cut, hot", "cut"), 45),
+    Entry("hot", Asked(0.2, 0.01), _backend("backend killed, hot", "kill"), 12),
+    Entry("hot", Asked(0.5, 0.11), _backend("backend's VM cut, hot", "cut"), 25),
+    Entry("hot", Asked(1.5, 0.73), _frontend("frontend killed, hot", "kill"), 12),
+    Entry("hot", Asked(2.0, 0.66), _frontend("frontend's VM cut, hot", "cut"), 25),
 )

@@ -45,9 +45,9 @@ def policy_with(
     changed["failback"]["grace_s"] = grace_s
     changed["flapping"]["max_failovers"] = min(max_failovers, 100)
     changed["flapping"]["window_s"] = 60.0
-    apply_policy(lab, changed)
-    settle(lab)
     try:
+        apply_policy(lab, changed)
+        settle(lab)
         yield changed
     finally:
         apply_policy(lab, before)
