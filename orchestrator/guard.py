@@ -25,6 +25,7 @@ from orchestrator.node.feed import Feed, Reading
 from orchestrator.node.hand import Hand
 from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge
 from orchestrator.node.probe import probe_instance
+from orchestrator.node.rejoin import Rejoin
 from orchestrator.node.rounds import Rounds
 from orchestrator.node.situation import ProbeResult, Situation, UnitStatus
 from orchestrator.node.systemd import UnitWatch
@@ -95,6 +96,7 @@ class Guard:
         hand = Hand(settings.vm, self._port, self._probe)
         self._rounds = Rounds(self._knowledge, self._port, hand, time.monotonic)
         self._feeds = self._make_feeds()
+        self._rejoin = Rejoin(lambda: self._open_port(stale=True), self._other_addresses)
         self._units: Watching | None = None
         self._front_doors: dict[str, FrontDoorPolicy | None] = {}
         self._compare_at: list[float] = []
@@ -106,6 +108,7 @@ class Guard:
         threading.Thread(target=self._await_stop, args=(stop_event,), name="stop", daemon=True).start()
         for feed in self._feeds:
             feed.start()
+        self._rejoin.start()
         self._follow_policy()
         log.info("the guard of %s begins", self._settings.vm)
         try:
@@ -249,6 +252,11 @@ class Guard:
         self._units = self._watch_units(frozenset(each.unit for each in policy.services.values()), self._post_unit)
         self._units.start()
 
+    def _other_addresses(self) -> tuple[str, ...]:
+        policy = self._knowledge.policy
+        vms = policy.vms.items() if policy is not None else ()
+        return tuple(vm.address for name, vm in vms if name != self._settings.vm)
+
     def _post_unit(self, unit: str, status: UnitStatus) -> None:
         self._events.put(_UnitEvent(unit, status))
 
@@ -268,6 +276,7 @@ class Guard:
         """Stop the threads; sessions, registrations and addresses stay as they are."""
         for feed in self._feeds:
             feed.stop()
+        self._rejoin.stop()
         if self._units is not None:
             self._units.stop()
         self._probes.shutdown(wait=False, cancel_futures=True)

@@ -297,6 +297,10 @@ class ConsulPort:
         """See `Port.agent_reload`."""
         self._call("put", "/v1/agent/reload")
 
+    def agent_join(self, address: str) -> None:
+        """See `Port.agent_join`."""
+        self._call("put", f"/v1/agent/join/{address}")
+
     def node_name(self) -> str:
         """See `Port.node_name`. Asked once: an agent's name does not change while it runs."""
         if self._node is None:

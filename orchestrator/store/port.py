@@ -240,6 +240,13 @@ class Port(Protocol):
         For a VM that autopilot struck off: its agent believes itself in sync and would compare only minutes later.
         """
 
+    def agent_join(self, address: str) -> None:
+        """Have the local agent exchange all that gossip knows with the one at the address, at once.
+
+        Raises `Unknown` when nobody answers there. For a VM that was cut off: Serf tries a member that it holds for
+        failed only every 30 s (hashicorp/serf, ReconnectInterval). Joining a cluster again that one is in is harmless.
+        """
+
     def node_name(self) -> str:
         """Return the local agent's node name (the VM's name)."""
 

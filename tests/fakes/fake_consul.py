@@ -531,6 +531,10 @@ class FakePort:
         self._agent()
         self._cluster._sync(self._node)
 
+    def agent_join(self, address: str) -> None:
+        """See `Port.agent_join`. The simulation schedules what gossip finds out by itself."""
+        self._agent()
+
     def node_name(self) -> str:
         """See `Port.node_name`."""
         self._agent()

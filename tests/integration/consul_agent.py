@@ -46,6 +46,7 @@ class ConsulAgent:
     def __init__(self, directory: Path, *, program: Path | None = None, node: str = NODE) -> None:
         self.node = node
         self.http_port = 0
+        self.gossip_port = 0
         self._directory = directory
         self._program = program or find_consul()
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +56,7 @@ class ConsulAgent:
         """Start the agent and return when it has a leader and knows its own node."""
         if not self._ports:
             self._ports = _free_ports(3)
-        self.http_port, serf_port, server_port = self._ports
+        self.http_port, self.gossip_port, server_port = self._ports
         config = {
             "server": True,
             "bootstrap_expect": 1,
@@ -69,7 +70,7 @@ class ConsulAgent:
             "disable_update_check": True,
             "ports": {
                 "http": self.http_port,
-                "serf_lan": serf_port,
+                "serf_lan": self.gossip_port,
                 "server": server_port,
                 "serf_wan": -1,
                 "dns": -1,

@@ -261,3 +261,12 @@ def test_a_watcher_outlives_its_agent_and_says_meanwhile_that_it_does_not_know(
     port = ConsulPort(port=own_consul_agent.http_port)
     assert port.txn((CasPut(keys.LEADER, b"1", 0),)) is TxnOutcome.WON
     await_snapshot(observed, lambda snapshot: snapshot.pair(keys.LEADER))
+
+
+def test_an_agent_joins_who_answers_and_says_when_nobody_does(
+    consul_agent: ConsulAgent, consul_port: ConsulPort
+) -> None:
+    consul_port.agent_join(f"127.0.0.1:{consul_agent.gossip_port}")
+    assert consul_port.leader_known()
+    with pytest.raises(Unknown):
+        consul_port.agent_join("127.0.0.1:1")
