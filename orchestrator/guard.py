@@ -19,7 +19,8 @@ from typing import Any, Protocol
 from orchestrator.domain import keys
 from orchestrator.domain.policy import FrontDoorPolicy
 from orchestrator.liveness import Liveness
-from orchestrator.node.address import Door, door_for
+from orchestrator.node.address import AddressTrouble, Door, door_for
+from orchestrator.node.catalog import CatalogComparison
 from orchestrator.node.duty import FAREWELL_S
 from orchestrator.node.feed import Feed, Reading
 from orchestrator.node.hand import Hand
@@ -27,19 +28,17 @@ from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge
 from orchestrator.node.probe import probe_instance
 from orchestrator.node.rejoin import Rejoin
 from orchestrator.node.rounds import Rounds
-from orchestrator.node.situation import ProbeResult, Situation, UnitStatus
+from orchestrator.node.situation import AddressState, ProbeResult, Situation, UnitStatus
 from orchestrator.node.systemd import UnitWatch
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
-from orchestrator.store.port import Port, Refused, Unknown
+from orchestrator.store.port import Port, Unknown
 
 log = logging.getLogger(__name__)
 
 STALE_AFTER_S = 15.0
 """The loop counts as stuck after this; its own calls time out far earlier."""
 LONGEST_WAIT_S = 2.0
-# Autopilot strikes a dead server off seconds after its death; the returning VM's agent does not notice by itself.
-COMPARE_AFTER_S = (0.5, 2.0, 5.0, 10.0)
 FROZEN_S = 1.0
 """A wait that is longer by this means that the VM was frozen: what we knew may be long over."""
 PULSE_S = 1.0
@@ -99,7 +98,7 @@ class Guard:
         self._rejoin = Rejoin(lambda: self._open_port(stale=True), self._other_addresses)
         self._units: Watching | None = None
         self._front_doors: dict[str, FrontDoorPolicy | None] = {}
-        self._compare_at: list[float] = []
+        self._catalog = CatalogComparison(settings.vm, self._port, time.monotonic)
         self._said = ""
 
     def run(self, stop_event: threading.Event) -> None:
@@ -122,7 +121,7 @@ class Guard:
                 if not self._stopping:
                     wake_at = self._rounds.run(self._take_waiting_events)
                     liveness.beat(self._rounds.sentence)
-                    self._compare_with_catalog()
+                    self._catalog.run()
                     self._say(self._rounds.sentence)
         finally:
             liveness.close()
@@ -206,7 +205,7 @@ class Guard:
         value: Any = reading.value
         if known.troubled.pop(reading.name, None) is not None:
             self._rounds.read_agent_soon()
-            self._compare_at = [time.monotonic() + after_s for after_s in COMPARE_AFTER_S]
+            self._catalog.trouble_ended()
         if reading.name == "config":
             if known.take_policy(value):
                 self._follow_policy()
@@ -214,19 +213,6 @@ class Guard:
             known.sessions.offer(reading.index, value, restarted=reading.restarted)
         elif reading.name != "pulse":
             known.kv.offer(reading.index, value, restarted=reading.restarted)
-
-    def _compare_with_catalog(self) -> None:
-        """After a trouble, see whether the catalog still has this VM's checks; else have the agent send them anew."""
-        if not self._compare_at or time.monotonic() < self._compare_at[0]:
-            return
-        self._compare_at.pop(0)
-        own = (self._settings.vm, keys.daemon_check_id("guard"))
-        try:
-            if own not in {(check.node, check.check_id) for check in self._port.checks()[1]}:
-                log.warning("Consul's catalog has lost the checks of this VM: its agent sends them anew.")
-                self._port.agent_reload()
-        except (Unknown, Refused) as problem:
-            log.debug("cannot compare with the catalog now: %s", problem)
 
     def _follow_policy(self) -> None:
         """Watch the units and build the doors that the policy names for this VM."""
@@ -244,7 +230,10 @@ class Guard:
                 doors[name] = door
                 if not same:
                     door.tidy(policy.drain_s + FAREWELL_S)
-        self._rounds.doors = doors
+        former, self._rounds.doors = self._rounds.doors, doors
+        for name, door in former.items():
+            if doors.get(name) is not door:
+                _close(name, door)
         self._front_doors = {name: each.front_door for name, each in policy.services.items()}
         self._rounds.read_addresses_soon()
         if self._units is not None:
@@ -282,6 +271,17 @@ class Guard:
         self._probes.shutdown(wait=False, cancel_futures=True)
         self._port.close()
         log.info("the guard of %s ends and leaves everything in place", self._settings.vm)
+
+
+def _close(service: str, door: Door) -> None:
+    """Give up a front door that the policy does not have any more."""
+    if door.state() is AddressState.NONE:
+        return
+    try:
+        door.drop()
+        log.info("the former front door of %s is dropped: the policy has another", service)
+    except AddressTrouble as trouble:
+        log.error("the former front door of %s stays: %s", service, trouble)
 
 
 def run(settings: LocalSettings, stop_event: threading.Event) -> None:

@@ -7,6 +7,7 @@ Times are in seconds unless the name says otherwise.
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -56,11 +57,32 @@ class FrontDoorPolicy(_Frozen):
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> FrontDoorPolicy:
-        if self.kind == "vip" and not self.address:
-            raise ValueError("a front door of kind vip needs an address")
-        if self.kind == "command" and not self.command:
-            raise ValueError("a front door of kind command needs a command (a list of words)")
+        if self.kind == "vip":
+            self._check_vip()
+        if self.kind == "command" and not (self.command and self.command[0].startswith("/")):
+            raise ValueError(
+                "a front door of kind command needs a command: a list of words, the first of them the whole path of a "
+                "program that takes `take` or `drop` as its last argument"
+            )
+        if self.kind != "command" and self.command:
+            raise ValueError(f"a front door of kind {self.kind} has no use for a command; kind command has")
+        if self.kind == "dns" and self.address:
+            raise ValueError("a front door of kind dns has no address: clients ask Consul DNS for the active VM's")
         return self
+
+    def _check_vip(self) -> None:
+        if not self.address:
+            raise ValueError("a front door of kind vip needs an address (IPv4), free and in the VMs' segment")
+        try:
+            address = IPv4Address(self.address)
+        except ValueError:
+            raise ValueError(f"a front door of kind vip needs an IPv4 address, and {self.address} is none") from None
+        if address.is_loopback or address.is_multicast or address.is_unspecified:
+            raise ValueError(f"a front door of kind vip needs an address of the VMs' segment, {self.address} is not")
+        if self.prefix > 32:
+            raise ValueError(f"a front door of kind vip needs a prefix of at most 32, not {self.prefix}")
+        if not self.interface:
+            raise ValueError("a front door of kind vip needs the name of an interface")
 
 
 class ServicePolicy(_Frozen):

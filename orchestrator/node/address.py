@@ -8,11 +8,8 @@ was dropped. Whether it may be held is decided in `node.duty`, not here.
 from __future__ import annotations
 
 import logging
-import os
-import queue
 import socket
 import struct
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -23,11 +20,11 @@ from typing import Protocol
 from orchestrator.domain.policy import FrontDoorPolicy
 from orchestrator.node.duties import Forwarding
 from orchestrator.node.handover import Forwarder
+from orchestrator.node.hook import Hook
 from orchestrator.node.netlink import add_address, delete_address, interfaces_with
 from orchestrator.node.situation import AddressState
 
 _LOOPBACK = "lo"
-_HOOK_TIMEOUT_S = 60.0
 # A neighbour may be busy or the first frame lost: more than the two of RFC 5227, all within the first seconds.
 _ANNOUNCE_AGAIN_AFTER_S = (0.05, 0.15, 0.8, 2.0)
 _ETH_ARP = 0x0806
@@ -68,6 +65,9 @@ class Door(Protocol):
 
     def tidy(self, after_s: float) -> None:
         """Remove then what a guard that died may have left of a move."""
+
+    def trouble(self) -> str:
+        """Return what hinders it at present, for people; empty when nothing does."""
 
 
 def door_for(service: str, vm: str, policy: FrontDoorPolicy | None) -> Door | None:
@@ -194,6 +194,10 @@ class Vip:
         """See `Door.tidy`."""
         self._forwarder.end_after(after_s)
 
+    def trouble(self) -> str:
+        """See `Door.trouble`: what cannot be done raises at once."""
+        return ""
+
     def _delete_from(self, *interfaces: str) -> None:
         """Delete it whatever its prefix is: the policy's may have changed since."""
         for interface, prefix in interfaces_with(self._address):
@@ -229,60 +233,3 @@ def _as_trouble(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise AddressTrouble(f"{what}: {error}") from error
-
-
-class Hook:
-    """A command of the operator's that moves a cloud's address. Called as `COMMAND… take` or `COMMAND… drop`, with
-    ORCH_SERVICE, ORCH_VM and ORCH_ADDRESS in the environment. Both must be idempotent (a restarted guard takes again),
-    and `drop` must leave an address alone that is on another VM already.
-    """
-
-    def __init__(self, command: tuple[str, ...], environment: dict[str, str]) -> None:
-        self._command = command
-        self._environment = environment
-        self._state = AddressState.NONE
-        self._actions: queue.SimpleQueue[str] = queue.SimpleQueue()
-        threading.Thread(target=self._run_in_order, name="front-door hook", daemon=True).start()
-
-    def state(self) -> AddressState:
-        """See `Door.state`: what was last asked for."""
-        return self._state
-
-    def take(self, forwarding: Forwarding | None = None) -> None:
-        """See `Door.take`. Does not wait: a cloud may take seconds. Nothing can be forwarded there."""
-        self._state = AddressState.UP
-        self._actions.put("take")
-
-    def hand_over(self) -> None:
-        """See `Door.hand_over`. Only the new holder's `take` moves a cloud's address without a gap."""
-        self._state = AddressState.NONE
-
-    def drop(self) -> None:
-        """See `Door.drop`."""
-        self._state = AddressState.NONE
-        self._actions.put("drop")
-
-    def is_contested(self) -> bool:
-        """See `Door.is_contested`: a cloud gives an address to one VM only."""
-        return False
-
-    def tidy(self, after_s: float) -> None:
-        """See `Door.tidy`: a hook leaves nothing."""
-
-    def _run_in_order(self) -> None:
-        while True:
-            action = self._actions.get()
-            try:
-                done = subprocess.run(
-                    [*self._command, action],
-                    env={**os.environ, **self._environment},
-                    capture_output=True,
-                    text=True,
-                    timeout=_HOOK_TIMEOUT_S,
-                    check=False,
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                log.error("the front-door hook could not be run for %s: %s", action, error)
-                continue
-            if done.returncode:
-                log.error("the front-door hook failed on %s (%d): %s", action, done.returncode, done.stderr[-500:])

@@ -77,6 +77,7 @@ class Knowledge:
         self.registered: dict[str, Registration] | None = None
         self.addresses: dict[str, AddressState] = {}
         self.contested: set[str] = set()
+        self.door_troubles: dict[str, str] = {}
         self.unsynced: set[str] = set()
         self._state_dir = state_dir
         self.policy = self._kept_policy()
@@ -155,6 +156,7 @@ class Knowledge:
                     registration=registered.get(name),
                     address=self.addresses.get(name, AddressState.NONE),
                     contested=name in self.contested,
+                    door_trouble=self.door_troubles.get(name, ""),
                     unsynced=name in self.unsynced,
                 )
             )

@@ -228,6 +228,7 @@ class Rounds:
         if do.Medium.ADDRESS in media:
             self._addresses_read_at = self._clock()
             self.knowledge.addresses = {service: door.state() for service, door in self.doors.items()}
+            self.knowledge.door_troubles = {service: door.trouble() for service, door in self.doors.items()}
         try:
             if do.Medium.AGENT in media:
                 self._read_agent()
@@ -267,5 +268,6 @@ def describe(view: LocalView) -> str:
         tag = at.registration.tags[0] if at.registration and at.registration.tags else "not registered"
         epoch = f" at epoch {at.assignment.epoch}" if at.assignment else ""
         words.append(f"{at.service} {tag}{epoch} ({at.policy.unit} {at.unit.state.value})")
+        words.extend([at.door_trouble] if at.door_trouble else [])
     known = "" if view.kv_fresh else "; Consul's KV cannot be read now, so everything stays as it is"
     return "; ".join(words) + known

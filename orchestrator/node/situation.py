@@ -122,6 +122,8 @@ class Situation:
     address: AddressState = AddressState.NONE
     contested: bool = False
     """Another VM answers for the address; asked only while Consul cannot say who may hold it."""
+    door_trouble: str = ""
+    """Why the front door is not where it was put, for people."""
     unsynced: bool = False
     """The agent has the instance registered and the catalog does not know it."""
 

@@ -143,6 +143,10 @@ class Door:
     def tidy(self, after_s: float) -> None:
         """See `Door.tidy`."""
 
+    def trouble(self) -> str:
+        """See `Door.trouble`."""
+        return ""
+
 
 class Vm(Machine):
     """One VM of the fleet."""

@@ -137,6 +137,22 @@ def test_all_vms_are_servers_that_find_each_other_on_the_inventory_s_addresses(r
         assert agent["autopilot"] == {"cleanup_dead_servers": True, "min_quorum": 3, "server_stabilization_time": "10s"}
 
 
+@pytest.mark.parametrize(
+    ("door", "answers_on"),
+    [
+        (None, "127.0.0.1"),
+        ({"kind": "vip", "address": "10.0.0.100"}, "127.0.0.1"),
+        ({"kind": "dns"}, "127.0.0.1 10.0.0.22"),
+    ],
+)
+def test_dns_is_answered_to_others_only_where_a_front_door_is_found_by_it(
+    render: Render, door: dict[str, str] | None, answers_on: str
+) -> None:
+    services = {"frontend": {"front_door": door}, "backend": {"front_door": None}}
+    agent = as_json(render(CHECKOUT / "consul" / "agent.json.j2", "backend-server", orch_services=services))
+    assert agent["addresses"] == {"dns": answers_on}
+
+
 def test_a_daemon_is_registered_as_passing_so_that_a_session_survives_the_agent_s_restart(render: Render) -> None:
     for daemon, port in (("guard", 9703), ("controller", 9701), ("worker", 9702)):
         text = render(CHECKOUT / "consul" / "services" / "daemon.json.j2", "frontend-server", orch_daemon=daemon)

@@ -49,6 +49,7 @@ class FakeDoor:
         self._vm = vm
         self.at = AddressState.NONE
         self.forwarding: Forwarding | None = None
+        self.fails = False
 
     def state(self) -> AddressState:
         return self.at
@@ -69,6 +70,9 @@ class FakeDoor:
 
     def tidy(self, after_s: float) -> None:
         pass
+
+    def trouble(self) -> str:
+        return "the front door's command has failed" if self.fails else ""
 
 
 class FakeVm:
@@ -264,6 +268,16 @@ def test_a_guard_that_restarts_changes_nothing() -> None:
     fleet.settle(2)
     assert fleet.consul.index == index
     assert fleet.holders() == [HOME]
+
+
+def test_the_guards_sentence_tells_that_a_front_door_does_not_do_as_told() -> None:
+    fleet = started()
+    fleet.vms[HOME].door.fails = True
+    fleet.settle(6)
+    assert "the front door's command has failed" in fleet.vms[HOME].rounds.sentence
+    fleet.vms[HOME].door.fails = False
+    fleet.settle(6)
+    assert "the front door" not in fleet.vms[HOME].rounds.sentence
 
 
 def _hang(fleet: Fleet, vm: str) -> None:

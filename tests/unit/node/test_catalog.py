@@ -1,0 +1,85 @@
+"""After a trouble the agent sends its checks anew where the catalog has lost them; against a Consul in memory."""
+
+from __future__ import annotations
+
+from orchestrator.domain import keys
+from orchestrator.node.catalog import COMPARE_AFTER_S, CatalogComparison
+from tests.fakes.fake_consul import FakeConsul
+
+VM, OTHER = "backend-server", "messaging-server"
+OWN = keys.daemon_check_id("guard")
+
+
+class Fleet:
+    """A VM whose agent runs the guard's check, and another."""
+
+    def __init__(self) -> None:
+        self.consul = FakeConsul([VM, OTHER], now=100.0)
+        for vm in (VM, OTHER):
+            self.consul.set_check(vm, OWN, "passing")
+        self.comparison = CatalogComparison(VM, self.consul.port(VM), lambda: self.consul.now)
+
+    def is_known(self) -> bool:
+        checks = self.consul.port(OTHER).checks()[1]
+        return (VM, OWN) in {(check.node, check.check_id) for check in checks}
+
+    def strike_off(self) -> None:
+        self.consul.remove_node(VM)
+        assert not self.is_known()
+
+    def passes(self, seconds: float) -> None:
+        self.consul.now += seconds
+        self.comparison.run()
+
+
+def test_checks_that_the_catalog_lost_are_sent_anew_shortly_after_the_trouble() -> None:
+    fleet = Fleet()
+    fleet.comparison.trouble_ended()
+    fleet.strike_off()
+    fleet.passes(COMPARE_AFTER_S[0] - 0.1)
+    assert not fleet.is_known(), "the agent may do it by itself at once"
+    fleet.passes(0.1)
+    assert fleet.is_known()
+
+
+def test_a_vm_that_is_struck_off_once_more_while_it_returns_is_seen_too() -> None:
+    fleet = Fleet()
+    fleet.comparison.trouble_ended()
+    for before_s, after_s in zip((0.0, *COMPARE_AFTER_S), COMPARE_AFTER_S, strict=False):
+        fleet.strike_off()
+        fleet.passes(after_s - before_s)
+        assert fleet.is_known()
+
+
+def test_without_a_trouble_nothing_is_compared_and_long_after_one_neither() -> None:
+    fleet = Fleet()
+    fleet.strike_off()
+    fleet.passes(100.0)
+    assert not fleet.is_known()
+    fleet.comparison.trouble_ended()
+    for _ in COMPARE_AFTER_S:
+        fleet.passes(COMPARE_AFTER_S[-1])
+    assert fleet.is_known()
+    fleet.strike_off()
+    fleet.passes(100.0)
+    assert not fleet.is_known()
+
+
+def test_while_consul_cannot_be_asked_the_next_time_will_do() -> None:
+    fleet = Fleet()
+    fleet.comparison.trouble_ended()
+    fleet.consul.set_cut(VM, True)
+    fleet.passes(COMPARE_AFTER_S[0])
+    fleet.consul.set_cut(VM, False)
+    fleet.strike_off()
+    fleet.passes(COMPARE_AFTER_S[1] - COMPARE_AFTER_S[0])
+    assert fleet.is_known()
+
+
+def test_an_agent_whose_checks_the_catalog_knows_is_left_alone() -> None:
+    fleet = Fleet()
+    fleet.comparison.trouble_ended()
+    index = fleet.consul.index
+    for _ in COMPARE_AFTER_S:
+        fleet.passes(COMPARE_AFTER_S[-1])
+    assert fleet.consul.index == index
