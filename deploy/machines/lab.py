@@ -95,17 +95,26 @@ class Lab:
     def up(self, *, fresh: bool = False, bare: bool = False) -> None:
         """Bring the lab up: image, machines, deployment (or its saved state), until all is healthy.
 
-        A lab that is up already is left as it is; one that an interruption left half-made is removed first.
+        A lab that is up already is left as it is; one that an interruption left half-made, or whose machines died
+        with the host, is removed first.
         On failure the lab stays as it is, to be looked at; `down` removes it.
         """
         image.require_root()
         with held_lock(self.places.lock, on_wait=lambda: self.say("waiting for another command on this lab")):
             state = self.state()
             if state is not None and state.phase == "up" and not fresh and (bare or state.mode == "deployed"):
-                self._say_that_it_is_up_already(state)
-                return
+                lost = self._lost(state)
+                if not lost:
+                    self._say_that_it_is_up_already(state)
+                    return
+                self.say(f"{', '.join(lost)} died outside of the lab (a restart of this host?); the lab is made again")
             self._remove()
             self._build(fresh=fresh, bare=bare)
+
+    def _lost(self, state: LabState) -> list[str]:
+        """Return the machines that are off although nobody powered them off: nothing of the lab can be trusted."""
+        off = {fault.vm for fault in state.faults if fault.kind == "poweroff"}
+        return [machine.name for machine in self.machines() if machine.name not in off and machine.leader() is None]
 
     def _say_that_it_is_up_already(self, state: LabState) -> None:
         self.say("the lab is up already")
@@ -239,11 +248,9 @@ class Lab:
                 "failed_units": list(seen.failed_units),
                 "faults": [fault.describe() for fault in state.faults_of(machine.name)],
             }
-        expected_off = {fault.vm for fault in state.faults if fault.kind == "poweroff"}
-        running = all(vm["running"] or name in expected_off for name, vm in vms.items())
         return {
             "lab": self.places.name,
-            "up": state.phase == "up" and running,
+            "up": state.phase == "up" and not self._lost(state),
             "phase": state.phase,
             "mode": state.mode,
             "vms": vms,

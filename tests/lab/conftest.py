@@ -32,6 +32,9 @@ def lab() -> Iterator[Lab]:
     _require_root()
     lab = Lab.open(os.environ.get("ORCH_LAB_NAME") or TEST_LAB, say=_say)
     was_up = lab.state() is not None and not os.environ.get("CI")
+    if not was_up:
+        # What a killed run left behind, with the faults that it was in the middle of.
+        lab.down()
     try:
         lab.up()
         yield lab

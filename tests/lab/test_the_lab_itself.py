@@ -219,6 +219,15 @@ def test_status_is_plain_data_and_the_command_fails_while_there_is_no_lab(bare_l
     assert (nowhere.returncode, json.loads(nowhere.stdout)["up"]) == (1, False)
 
 
+def test_up_makes_a_lab_again_whose_machines_died_with_their_host(bare_lab: Lab) -> None:
+    for machine in bare_lab.machines():
+        machine.kill()
+    assert bare_lab.status()["up"] is False
+    bare_lab.up(bare=True)
+    assert bare_lab.status()["up"] is True
+    assert bare_lab.run(VM, ["hostname"]).stdout.strip() == VM
+
+
 def test_down_leaves_no_process_mount_namespace_or_cgroup(bare_lab: Lab) -> None:
     """Last in this file: the lab is taken down while a client's and a VM's own processes still run."""
     sleeper = ["sleep", "1000"]
