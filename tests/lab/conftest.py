@@ -10,7 +10,6 @@ import pytest
 
 from deploy.machines.lab import Lab
 from deploy.trials.policy import policy_with
-from deploy.trials.trial import settle
 from tests.lab.fleet import mend_and_settle
 
 TEST_LAB = "orch-test"
@@ -65,7 +64,6 @@ def quick_lab(lab: Lab) -> Iterator[Lab]:
 
 @pytest.fixture
 def fleet(quick_lab: Lab) -> Iterator[Lab]:
-    """The settled fleet; whatever a test breaks is mended after it, and has to settle again."""
-    settle(quick_lab)
+    """The settled fleet; whatever a test breaks is mended after it, and everything has to settle at home again."""
     yield quick_lab
     mend_and_settle(quick_lab)

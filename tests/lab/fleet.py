@@ -88,6 +88,11 @@ def traffic(lab: Lab, url: str, folder: Path, seconds: float = 120.0) -> Iterato
 
 
 def mend_and_settle(lab: Lab) -> None:
-    """Undo every fault and wait until all is as before."""
+    """Undo every fault and wait until all is as before, at home also where a test that failed left it elsewhere."""
     lab.mend()
     settle(lab)
+    away = [name for name, seen in fleet_status(lab)["services"].items() if seen["designated"] != HOME[name]]
+    for name in away:
+        orch(lab, "failback", name, "--wait")
+    if away:
+        settle(lab)

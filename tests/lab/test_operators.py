@@ -60,6 +60,7 @@ def test_a_key_written_by_consuls_own_tool_forces_a_rotation(fleet: Lab) -> None
     assert service(fleet, "backend")["designated"] == SECOND["backend"]
     assert kv_get(fleet, "orch/rotate/backend") is None
     assert any("orch/rotate/backend" in reason for reason in reasons(fleet, since))
+    settle(fleet)
     orch(fleet, "failback", "backend", "--wait")
     settle(fleet)
 
