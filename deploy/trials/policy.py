@@ -11,7 +11,7 @@ from deploy.machines.lab import Lab
 from deploy.trials.trial import WITNESS, fleet_status, settle
 
 # Long enough for two failed checks to show, short enough to repeat many trials.
-GRACE_S = 4.0
+GRACE_S = 2.0
 
 
 def policy_now(lab: Lab, vm: str = WITNESS) -> dict[str, Any]:

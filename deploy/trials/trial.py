@@ -112,7 +112,7 @@ def _has_leftovers(service: dict[str, Any]) -> bool:
 
 def settle(lab: Lab) -> None:
     """Wait until the fleet is as it should be."""
-    wait_until("every service is served where it is designated", lambda: is_settled(lab), SETTLED_WITHIN_S, 0.5)
+    wait_until("every service is served where it is designated", lambda: is_settled(lab), SETTLED_WITHIN_S, 0.2)
 
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import time
@@ -35,15 +36,24 @@ def service(lab: Lab, name: str, vm: str = WITNESS) -> dict[str, Any]:
 
 
 def is_served_by(lab: Lab, name: str, vm: str) -> bool:
-    """Say whether the VM is active, holds the role lock and is what traffic is pointed at."""
-    seen = service(lab, name)
-    endpoints = seen.get("endpoints") or [{}]
-    return seen.get("active") == vm and seen.get("lock_holder") == vm and endpoints[0].get("vm") == vm
+    """Say whether the VM is active, holds the role lock and is what traffic is pointed at.
+
+    Read from Consul and not by `orch status`: it is asked again and again while the fleet is busy with a move.
+    """
+    url = f"http://127.0.0.1:8500/v1/kv/orch/services/{name}/?recurse"
+    told = lab.run(WITNESS, ["curl", "-s", "-m", "5", url], check=False, timeout_s=20).stdout
+    try:
+        rows = {row["Key"].rpartition("/")[2]: row for row in json.loads(told or "[]")}
+        seen = {key: json.loads(base64.b64decode(rows[key]["Value"])) for key in ("assignment", "lock", "endpoints")}
+    except (ValueError, KeyError):
+        return False
+    holder = seen["lock"]["vm"] if rows["lock"].get("Session") else None
+    return (seen["assignment"]["active"], holder, seen["endpoints"]["endpoints"][0]["vm"]) == (vm, vm, vm)
 
 
 def wait_served_by(lab: Lab, name: str, vm: str, within_s: float = MOVED_WITHIN_S) -> None:
     """Wait until the service is served by the VM."""
-    wait_until(f"{name} is served by {vm}", lambda: is_served_by(lab, name, vm), within_s, 0.2)
+    wait_until(f"{name} is served by {vm}", lambda: is_served_by(lab, name, vm), within_s)
 
 
 def wait_client(traffic: Traffic, since: float, within_s: float = 30.0) -> None:
@@ -56,11 +66,16 @@ def unit_state(lab: Lab, vm: str, unit: str) -> str:
     return lab.run(vm, ["systemctl", "is-active", unit], check=False, timeout_s=20).stdout.strip()
 
 
-def reasons(lab: Lab, since: float, vm: str = WITNESS) -> list[str]:
-    """Return the sentences of the history since then."""
+def history(lab: Lab, since: float, vm: str = WITNESS) -> list[dict[str, Any]]:
+    """Return the entries of the history since then."""
     told = answer(lab, "history", vm=vm)
     entries = told["history"] if isinstance(told, dict) else told
-    return [entry["reason"] for entry in entries if entry["at"] >= since]
+    return [entry for entry in entries if entry["at"] >= since]
+
+
+def reasons(lab: Lab, since: float, vm: str = WITNESS) -> list[str]:
+    """Return the sentences of the history since then."""
+    return [entry["reason"] for entry in history(lab, since, vm)]
 
 
 def epochs(lab: Lab) -> dict[str, int]:

@@ -155,17 +155,20 @@ class FreeHand(WatchedHand):
         super().carry_out(duty, at, doors)
 
 
-BUGS: dict[str, tuple[Parts, str]] = {
-    "traffic before the lock": (Parts(controller=HastyController), "never held the role lock"),
-    "writes without the leader lock": (Parts(controller=UnfencedController), "without the leader lock"),
-    "hot standbys that nobody starts": (Parts(controller=IdleController), "no hot standby"),
-    "requests without an end": (Parts(controller=ForgetfulController), "request"),
-    "refusals without a reason": (Parts(controller=SilentController), "without a reason"),
-    "a worker that ignores epochs": (Parts(worker=EpochBlindWorker), "epoch"),
-    "a worker that ignores its lease": (Parts(worker=LeaselessWorker), "at the same time"),
-    "a worker that trusts the broker": (Parts(worker=DeafWorker), "after everything was healed"),
-    "an address that is never given up": (Parts(door=StubbornDoor), "address"),
-    "a lock under the wrong epoch": (Parts(hand=RoughHand), "role lock"),
-    "a guard that stops what may run": (Parts(hand=FreeHand), "which may run there"),
+BUGS: dict[str, tuple[Parts, str, int]] = {
+    "traffic before the lock": (Parts(controller=HastyController), "never held the role lock", 1),
+    "writes without the leader lock": (Parts(controller=UnfencedController), "without the leader lock", 155),
+    "hot standbys that nobody starts": (Parts(controller=IdleController), "no hot standby", 80),
+    "requests without an end": (Parts(controller=ForgetfulController), "request", 1),
+    "refusals without a reason": (Parts(controller=SilentController), "without a reason", 15),
+    "a worker that ignores epochs": (Parts(worker=EpochBlindWorker), "epoch", 13),
+    "a worker that ignores its lease": (Parts(worker=LeaselessWorker), "at the same time", 321),
+    "a worker that trusts the broker": (Parts(worker=DeafWorker), "after everything was healed", 58),
+    "an address that is never given up": (Parts(door=StubbornDoor), "address", 1),
+    "a lock under the wrong epoch": (Parts(hand=RoughHand), "role lock", 1),
+    "a guard that stops what may run": (Parts(hand=FreeHand), "which may run there", 1),
 }
-"""What is wrong -> the parts, and words of the sentence that must come of it."""
+"""What is wrong -> the parts, words of the sentence that must come of it, and a seed near which it is found.
+
+The search begins at that seed; any change of the code may move it.
+"""
