@@ -109,6 +109,8 @@ class Guard:
             feed.start()
         self._rejoin.start()
         self._follow_policy()
+        # It may have been started by a boot, with an agent that knows nobody yet.
+        self._catalog.trouble_ended()
         log.info("the guard of %s begins", self._settings.vm)
         try:
             wake_at = time.monotonic()

@@ -80,6 +80,11 @@ def unit_check_id(service: str) -> str:
     return f"orch-{service}:unit"
 
 
+def daemon_service_id(daemon: str) -> str:
+    """Return the Consul service id of one of our daemons, as the deployment defines it."""
+    return f"orch-{daemon}"
+
+
 def daemon_check_id(daemon: str) -> str:
     """Return the id of the liveness check of one of our daemons (`controller`, `worker`, `guard`)."""
     return f"orch-{daemon}:alive"

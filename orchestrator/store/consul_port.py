@@ -297,6 +297,12 @@ class ConsulPort:
         """See `Port.agent_reload`."""
         self._call("put", "/v1/agent/reload")
 
+    def agent_sync(self, service_id: str) -> None:
+        """See `Port.agent_sync`."""
+        # There is no call for it alone: every change made over HTTP ends with it, also one that changes nothing.
+        path = f"/v1/agent/service/maintenance/{service_id}"
+        self._call("put", path, params=[("enable", "false")], accept=(200, 404))
+
     def agent_join(self, address: str) -> None:
         """See `Port.agent_join`."""
         self._call("put", f"/v1/agent/join/{address}")
@@ -330,11 +336,19 @@ class ConsulPort:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unknown(f"Consul's answer makes no sense: {_short(error)}") from None
 
-    def _call(self, verb: str, path: str, *, body: Any = None, accept: tuple[int, ...] = (200,)) -> tuple[int, str]:
+    def _call(
+        self,
+        verb: str,
+        path: str,
+        *,
+        params: list[tuple[str, str]] | None = None,
+        body: Any = None,
+        accept: tuple[int, ...] = (200,),
+    ) -> tuple[int, str]:
         """Send what the library has no method for through its HTTP layer; returns status and body."""
         send = getattr(self._consul.http, verb)
         data = "" if body is None else json.dumps(body)
-        response = self._ask(lambda: send(_as_it_is, path=path, params=None, data=data, headers=self._headers))
+        response = self._ask(lambda: send(_as_it_is, path=path, params=params, data=data, headers=self._headers))
         _raise_for(response.code, response.body, accept)
         return int(response.code), str(response.body)
 

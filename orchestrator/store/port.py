@@ -240,6 +240,14 @@ class Port(Protocol):
         For a VM that autopilot struck off: its agent believes itself in sync and would compare only minutes later.
         """
 
+    def agent_sync(self, service_id: str) -> None:
+        """Have the local agent send to the catalog at once what has changed since it last could.
+
+        For an agent whose first comparison with the catalog failed, as it does on a VM that boots before gossip has
+        found the leader: it sends no change of its own probes for the next 15 to 30 s (agent/ae, retryFailInterval).
+        `service_id` is one of the agent's services; Consul's maintenance mode of it, if it was on, ends.
+        """
+
     def agent_join(self, address: str) -> None:
         """Have the local agent exchange all that gossip knows with the one at the address, at once.
 

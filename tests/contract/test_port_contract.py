@@ -547,6 +547,15 @@ def test_a_reload_of_the_agent_keeps_what_is_registered_and_its_sessions(port: P
     assert session in {found.id for found in port.session_list(NODE)[1]}
 
 
+def test_having_the_agent_send_its_changes_changes_nothing_else(port: Port) -> None:
+    registered(port)
+    session = port.session_create("keeper", (UNIT.check_id,))
+    port.agent_sync(SERVICE.id)
+    port.agent_sync("no-such-service")
+    assert status_of(port, UNIT.check_id) == "passing"
+    assert session in {found.id for found in port.session_list(NODE)[1]}
+
+
 def test_the_library_is_the_one_that_was_asked_for() -> None:
     """PYTHONPATH decides: python-consul2, or its maintained fork."""
     wanted = "py-consul" if "py-consul" in os.environ.get("PYTHONPATH", "") else "site-packages"

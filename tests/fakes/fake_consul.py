@@ -531,6 +531,10 @@ class FakePort:
         self._agent()
         self._cluster._sync(self._node)
 
+    def agent_sync(self, service_id: str) -> None:
+        """See `Port.agent_sync`. This agent sends each change at once."""
+        self._agent()
+
     def agent_join(self, address: str) -> None:
         """See `Port.agent_join`. The simulation schedules what gossip finds out by itself."""
         self._agent()

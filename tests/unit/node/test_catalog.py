@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from orchestrator.domain import keys
 from orchestrator.node.catalog import COMPARE_AFTER_S, CatalogComparison
-from tests.fakes.fake_consul import FakeConsul
+from tests.fakes.fake_consul import FakeConsul, FakePort
 
 VM, OTHER = "backend-server", "messaging-server"
 OWN = keys.daemon_check_id("guard")
+
+
+class CountingPort(FakePort):
+    """Counts how often the agent was told to send what it has not sent."""
+
+    synced = 0
+
+    def agent_sync(self, service_id: str) -> None:
+        super().agent_sync(service_id)
+        assert service_id == "orch-guard"
+        self.synced += 1
 
 
 class Fleet:
@@ -17,7 +28,8 @@ class Fleet:
         self.consul = FakeConsul([VM, OTHER], now=100.0)
         for vm in (VM, OTHER):
             self.consul.set_check(vm, OWN, "passing")
-        self.comparison = CatalogComparison(VM, self.consul.port(VM), lambda: self.consul.now)
+        self.port = CountingPort(self.consul, VM)
+        self.comparison = CatalogComparison(VM, self.port, lambda: self.consul.now)
 
     def is_known(self) -> bool:
         checks = self.consul.port(OTHER).checks()[1]
@@ -83,3 +95,14 @@ def test_an_agent_whose_checks_the_catalog_knows_is_left_alone() -> None:
     for _ in COMPARE_AFTER_S:
         fleet.passes(COMPARE_AFTER_S[-1])
     assert fleet.consul.index == index
+
+
+def test_an_agent_is_told_to_send_what_its_probes_found_again_and_again_after_a_start() -> None:
+    fleet = Fleet()
+    for _ in COMPARE_AFTER_S:
+        fleet.passes(COMPARE_AFTER_S[-1])
+    assert fleet.port.synced == 0
+    fleet.comparison.trouble_ended()
+    for _ in COMPARE_AFTER_S:
+        fleet.passes(COMPARE_AFTER_S[-1])
+    assert fleet.port.synced == len(COMPARE_AFTER_S)
