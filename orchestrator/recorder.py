@@ -10,14 +10,14 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from orchestrator.decide import decide
-from orchestrator.domain.decision import Memory, Outcome
+from orchestrator.domain.decision import Memory, Outcome, Reached
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment
 from orchestrator.domain.view import View
@@ -57,6 +57,8 @@ def encoded_memory(memory: Memory) -> dict[str, Any]:
         "lacking_since": [[service, vm, since] for (service, vm), since in sorted(memory.lacking_since.items())],
         "last_good": {name: json.loads(good.to_json()) for name, good in sorted(memory.last_good.items())},
         "announced": sorted(memory.announced),
+        "down_since": dict(memory.reached.down_since),
+        "returned_at": dict(memory.reached.returned_at),
     }
 
 
@@ -67,7 +69,12 @@ def decoded_memory(fields: dict[str, Any]) -> Memory:
         lacking_since=MappingProxyType({(row[0], row[1]): float(row[2]) for row in fields.get("lacking_since", ())}),
         last_good=MappingProxyType({k: Assignment.model_validate(v) for k, v in fields["last_good"].items()}),
         announced=frozenset(fields["announced"]),
+        reached=Reached(_times(fields.get("down_since", {})), _times(fields.get("returned_at", {}))),
     )
+
+
+def _times(fields: dict[str, Any]) -> Mapping[str, float]:
+    return MappingProxyType({name: float(at) for name, at in fields.items()})
 
 
 def encoded_outcome(outcome: Outcome) -> dict[str, Any]:

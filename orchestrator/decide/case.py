@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
+from orchestrator.decide.gossip import Doubt
 from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.domain.records import Assignment, Command, Play, Request, RequestKind, RequestState
 from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
@@ -55,6 +56,8 @@ class Case:
     now: float
     up: frozenset[str]
     """The VMs of the policy that gossip reaches (`reachable_vms`, worked out once for all services)."""
+    doubts: Mapping[str, Doubt] = field(default_factory=lambda: MappingProxyType({}))
+    """The VMs that gossip does not reach without being believed yet (`gossip.doubts`, for all services too)."""
     requests: tuple[Kept[Request], ...] = ()
     """The open requests of this service, oldest first."""
     commands: tuple[Kept[Command], ...] = ()
@@ -92,6 +95,10 @@ class Case:
     def is_up(self, vm: str) -> bool:
         """Say whether gossip reaches the VM. A VM that the policy does not know is not up."""
         return vm in self.up
+
+    def is_lost(self, vm: str) -> bool:
+        """Say whether gossip does not reach the VM and is believed."""
+        return not self.is_up(vm) and vm not in self.doubts
 
     def is_healthy_on(self, vm: str) -> bool:
         """Say whether the instance on the VM is registered, passing and reachable."""

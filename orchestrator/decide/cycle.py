@@ -11,6 +11,7 @@ from orchestrator.decide.endpoints import corrected_endpoints
 from orchestrator.decide.failback import consider_failback, grace_key
 from orchestrator.decide.failover import consider_failover
 from orchestrator.decide.founding import Unfounded, consider_unfounded
+from orchestrator.decide.gossip import doubts, reached_now
 from orchestrator.decide.progress import progress
 from orchestrator.decide.requests import consider_request, endings_of_strangers, refused
 from orchestrator.decide.rotation import consider_rotation
@@ -18,7 +19,7 @@ from orchestrator.decide.standbys import lacking_standbys, tend_standbys
 from orchestrator.decide.tidying import settled_standbys, tidy_commands
 from orchestrator.decide.writing import decision
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Delete, Diagnosis, Memory, Outcome
+from orchestrator.domain.decision import Decision, Delete, Diagnosis, Memory, Outcome, Reached
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment
 from orchestrator.domain.view import Kept, ServiceView, View
@@ -34,16 +35,18 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
     """
     decisions: list[Decision] = [*endings_of_strangers(view, policy, now), *_strange_triggers(view, now)]
     diagnoses: list[Diagnosis] = []
-    wakes: list[float] = []
     kept_in_mind = _NextMemory()
     requests, commands = by_service(view.requests), by_service(view.commands)
     up = reachable_vms(view, policy)
+    reached = reached_now(memory.reached, frozenset(policy.vms), up, now)
+    doubted = doubts(view, reached, now)
+    wakes = [doubt.until for doubt in doubted.values()]
     for name in policy.services:
         seen = view.services.get(name) or ServiceView(name)
         asked = requests.get(name, ())
         if isinstance(seen.assignment, Kept):
             told = commands.get(name, ())
-            case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, asked, told)
+            case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, doubted, asked, told)
             case = _with_lacking(_with_grace(case, memory), memory)
             made, found, wake_at = _consider(case)
             kept_in_mind.note(case, made)
@@ -59,7 +62,7 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
     return Outcome(
         decisions=tuple(decisions),
         diagnoses=tuple(diagnoses),
-        memory=kept_in_mind.frozen(),
+        memory=kept_in_mind.frozen(reached),
         sentence=_sentence(tuple(decisions), tuple(diagnoses)),
         wake_at=min(wakes, default=None),
     )
@@ -111,13 +114,14 @@ class _NextMemory:
         if good is not None:
             self._last_good[name] = good
 
-    def frozen(self) -> Memory:
+    def frozen(self, reached: Reached) -> Memory:
         """Return the memory."""
         return Memory(
             healthy_since=MappingProxyType(self._healthy_since),
             last_good=MappingProxyType(self._last_good),
             lacking_since=MappingProxyType(self._lacking_since),
             announced=frozenset(self._announced),
+            reached=reached,
         )
 
 

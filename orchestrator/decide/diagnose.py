@@ -58,8 +58,8 @@ DIAGNOSES: dict[str, Row] = {
         "No automatic failover, failback or rotation, until `orch resume`.",
     ),
     "gossip_settles": Row(
-        "Consul was without a quorum and has it again, and its gossip calls the active VM unreachable.",
-        "If it still does some seconds later, the service fails over.",
+        "Gossip calls the active VM unreachable just after a lost quorum, or while another VM is or has just been.",
+        "If it still does after a second (after a lost quorum: six), the service fails over.",
         "Nothing moves on it before: servers that did not see each other still hold each other for failed.",
     ),
     "held": Row(

@@ -10,9 +10,6 @@ from orchestrator.decide.writing import of_case, put_assignment
 from orchestrator.domain.decision import Decision, Diagnosis
 from orchestrator.domain.records import RequestKind
 
-# Two halves that meet again refute within a second or two what each believed of the other (measured on the lab).
-GOSSIP_SETTLES_S = 6.0
-
 Step = tuple[Decision | None, Diagnosis, float | None]
 
 
@@ -49,16 +46,11 @@ def consider_failover(case: Case) -> Step:
 
 
 def _doubt(case: Case, failed: str) -> Step | None:
-    """Return why gossip is not believed yet: only a VM that it calls unreachable, and only just after a lost quorum."""
-    since = case.view.quorum_since
-    if since is None or case.is_up(case.active) or case.now >= since + GOSSIP_SETTLES_S:
+    """Return why gossip is not believed yet; None where it is, or where it is not gossip that says so."""
+    doubt = case.doubts.get(case.active)
+    if doubt is None:
         return None
-    why = (
-        f"Consul has had a quorum again for only {max(0.0, case.now - since):.1f} s, "
-        "so what it says of VMs may be from before"
-    )
-    until = since + GOSSIP_SETTLES_S
-    return None, diagnosis("gossip_settles", case.name, f"{failed}, but {why}.", because=why), until
+    return None, diagnosis("gossip_settles", case.name, f"{failed}, but {doubt.why}.", because=doubt.why), doubt.until
 
 
 def _hold(case: Case, failed: str) -> Step | None:

@@ -100,11 +100,11 @@ def _waiting_for_play(case: Case, kept: Kept[Request], command: Command) -> Step
 def _progress_preparing(case: Case, kept: Kept[Request]) -> Step:
     request, target = kept.value, str(kept.value.target)
     command = case.command_of(request, Play.ACTIVATE, target)
-    if case.is_down:
+    if case.is_down and case.active not in case.doubts:
         why = f"{case.active} failed while {target} was being prepared"
         return _fail(case, kept, why, RequestState.SUPERSEDED), _moving(case, request, "superseded"), None
-    if not case.is_up(target) or case.in_maintenance(target):
-        why = f"{target} {'went into maintenance' if case.is_up(target) else 'went down'} while it was being prepared"
+    if case.is_lost(target) or case.in_maintenance(target):
+        why = f"{target} {'went down' if case.is_lost(target) else 'went into maintenance'} while it was being prepared"
         return _fail(case, kept, why), _moving(case, request, "failed"), None
     trouble = _play_trouble(case, kept, command)
     if trouble is not None:
@@ -126,7 +126,7 @@ def _progress_preparing(case: Case, kept: Kept[Request]) -> Step:
 def _progress_taking_over(case: Case, kept: Kept[Request]) -> Step:
     request, target = kept.value, case.active
     command = case.command_of(request, Play.ACTIVATE, target)
-    if not case.is_up(target):
+    if case.is_lost(target):
         return _fail(case, kept, f"{target} went down too"), _moving(case, request, "failed"), None
     trouble = _play_trouble(case, kept, command)
     if trouble is not None and not case.is_healthy_on(target):

@@ -65,6 +65,16 @@ class Diagnosis:
 
 
 @dataclass(frozen=True, slots=True)
+class Reached:
+    """Which VMs gossip has lately called unreachable."""
+
+    down_since: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """VM -> since when it has been seen unreachable without a break."""
+    returned_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """VM -> when it was seen reachable again, for some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What the leader remembers between cycles. A new leader starts empty, which is always safe."""
 
@@ -77,6 +87,7 @@ class Memory:
     """(service, VM) -> since when a hot standby that could run there has been seen not to, without a break."""
     announced: frozenset[str] = frozenset()
     """Sentences already reported that must not be repeated each cycle."""
+    reached: Reached = Reached()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.decide.gossip import RETURN_SETTLES_S, SECOND_MUST_LAST_S
 from orchestrator.domain import keys
 from orchestrator.domain.records import CommandState, MoveKind, Play, RequestKind, RequestState
 from tests.unit.decide.fleet import START, WEB, Fleet, policy_of
@@ -78,6 +79,52 @@ def test_gossip_is_not_believed_just_after_a_lost_quorum() -> None:
     assert fleet.codes() == ["failover"]
 
 
+def test_a_vm_that_another_ones_return_makes_look_unreachable_is_given_a_second() -> None:
+    fleet = Fleet(THREE).serving().dies("third")
+    assert fleet.codes() == []
+    fleet.now += 30
+    fleet.returns("third").dies("home")
+    outcome = fleet.step()
+    assert outcome.decisions == ()
+    assert [found.code for found in outcome.diagnoses] == ["gossip_settles"]
+    assert outcome.sentence == (
+        "home is not reachable, but third is or was cut off and may be what says so, "
+        "so home has 1 s to show that it is there."
+    )
+    fleet.now = outcome.wake_at or 0.0
+    assert fleet.codes() == ["failover"]
+
+
+def test_one_that_gossip_loses_before_the_other_is_seen_to_return_is_given_a_second_too() -> None:
+    fleet = Fleet(THREE).serving().dies("third")
+    fleet.codes()
+    fleet.now += 30
+    fleet.dies("home")
+    assert fleet.codes() == []
+    fleet.now += 0.1
+    fleet.returns("third")
+    assert fleet.codes() == []
+    fleet.now += 0.1
+    fleet.returns("home")
+    assert fleet.codes() == []
+    fleet.now += 0.1
+    fleet.dies("home")
+    assert fleet.codes() == [], "it is the first one's return still"
+    fleet.now += SECOND_MUST_LAST_S
+    assert fleet.codes() == ["failover"]
+
+
+def test_some_seconds_after_a_return_gossip_is_believed_at_once() -> None:
+    fleet = Fleet(THREE).serving().dies("third")
+    fleet.codes()
+    fleet.returns("third")
+    fleet.codes()
+    fleet.now += RETURN_SETTLES_S
+    assert fleet.codes() == []
+    fleet.dies("home")
+    assert fleet.codes() == ["failover"]
+
+
 def test_a_check_that_fails_is_believed_whatever_became_of_the_quorum() -> None:
     fleet = Fleet().serving().fails("home")
     fleet.quorum_since = START
@@ -121,6 +168,8 @@ def test_the_designated_vm_comes_before_the_others_and_then_the_order_counts() -
 def test_a_vm_that_cannot_take_the_service_is_no_candidate_and_the_reason_is_said(spoil, why) -> None:
     fleet = Fleet().serving().dies("home")
     spoil(fleet)
+    fleet.step()
+    fleet.now += SECOND_MUST_LAST_S
     outcome = fleet.step()
     assert outcome.decisions == ()
     assert outcome.sentence == f"home is not reachable, and no other VM can take web: {why}."
@@ -164,6 +213,8 @@ def test_a_target_that_dies_too_ends_the_move_and_the_next_candidate_is_taken() 
     fleet = Fleet(THREE).serving().dies("home")
     fleet.step()
     fleet.dies("second")
+    assert fleet.codes() == [], "it may be the first one's return that makes it look so"
+    fleet.now += SECOND_MUST_LAST_S
     assert fleet.codes() == ["failed"]
     assert fleet.codes() == ["supersede_command", "failover"]
     assert (fleet.assignment.active, fleet.assignment.epoch) == ("third", 5)
