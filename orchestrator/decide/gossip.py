@@ -9,7 +9,7 @@ lab: in one of fifteen returns of a VM whose link was cut). A check that fails i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -22,6 +22,8 @@ QUORUM_SETTLES_S = 6.0
 RETURN_SETTLES_S = 3.0
 SECOND_MUST_LAST_S = 1.0
 """So long must a VM be unreachable to be believed while another one is too, or has just returned."""
+NAMED = 2
+"""More VMs are not named in a sentence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,25 +44,27 @@ def reached_now(before: Reached, vms: frozenset[str], up: frozenset[str], now: f
 
 def doubts(view: View, reached: Reached, now: float) -> Mapping[str, Doubt]:
     """Return the doubt about each VM that is unreachable without being believed to be."""
-    found = {vm: _doubt(vm, since, view, reached, now) for vm, since in reached.down_since.items()}
-    return MappingProxyType({vm: doubt for vm, doubt in found.items() if doubt is not None})
-
-
-def _doubt(vm: str, since: float, view: View, reached: Reached, now: float) -> Doubt | None:
     quorum = view.quorum_since
     if quorum is not None and now < quorum + QUORUM_SETTLES_S:
         why = (
             f"Consul has had a quorum again for only {max(0.0, now - quorum):.1f} s, "
             "so what it says of VMs may be from before"
         )
-        return Doubt(why, quorum + QUORUM_SETTLES_S)
-    if now >= since + SECOND_MUST_LAST_S:
-        return None
-    others = sorted(set(reached.returned_at) | {other for other in reached.down_since if other != vm})
-    if not others:
-        return None
+        return MappingProxyType(dict.fromkeys(reached.down_since, Doubt(why, quorum + QUORUM_SETTLES_S)))
+    recent = {vm: since for vm, since in reached.down_since.items() if now < since + SECOND_MUST_LAST_S}
+    if not recent:
+        return MappingProxyType({})
+    cut_off = sorted({*reached.returned_at, *reached.down_since})
+    found = {vm: _second(vm, since, cut_off) for vm, since in recent.items() if cut_off != [vm]}
+    return MappingProxyType(found)
+
+
+def _second(vm: str, since: float, cut_off: Sequence[str]) -> Doubt:
+    """Return the doubt about a VM that is not the only one that gossip has lately lost."""
+    others = [other for other in cut_off[: NAMED + 1] if other != vm][:NAMED]
+    more = " and others" if len(cut_off) > len(others) + 1 else ""
     why = (
-        f"{' and '.join(others)} is or was cut off and may be what says so, "
+        f"{' and '.join(others)}{more} is or was cut off and may be what says so, "
         f"so {vm} has {SECOND_MUST_LAST_S:g} s to show that it is there"
     )
     return Doubt(why, since + SECOND_MUST_LAST_S)
