@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -123,7 +124,7 @@ class Case:
         seen = self.view.vms.get(vm)
         return seen is not None and seen.load is Load.HIGH
 
-    @property
+    @cached_property
     def lock_is_current(self) -> bool:
         """Say whether the active VM holds the role lock at the assignment's epoch."""
         lock = self.seen.lock
@@ -134,7 +135,7 @@ class Case:
             and lock.value.epoch == self.now_assigned.epoch
         )
 
-    @property
+    @cached_property
     def is_serving(self) -> bool:
         """Say whether the active instance is healthy and holds the lock: traffic may be pointed at it."""
         return self.lock_is_current and self.is_healthy_on(self.active)
@@ -164,17 +165,17 @@ class Case:
         """Say whether standbys of this service run all the time."""
         return self.service.standby == "hot"
 
-    @property
+    @cached_property
     def hot_standbys(self) -> tuple[str, ...]:
         """The VMs on which a standby should run all the time: all of the order but the active, where it is hot."""
         return tuple(vm for vm in self.service.order if vm != self.active) if self.is_hot else ()
 
-    @property
+    @cached_property
     def move(self) -> Kept[Request] | None:
         """The running request that moves this service (the oldest, should there be two)."""
         return next((kept for kept in self._running if kept.value.kind is not RequestKind.STANDBY), None)
 
-    @property
+    @cached_property
     def starts(self) -> tuple[Kept[Request], ...]:
         """The running requests that have a hot standby of this service started, oldest first."""
         return tuple(kept for kept in self._running if kept.value.kind is RequestKind.STANDBY)

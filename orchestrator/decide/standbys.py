@@ -53,7 +53,7 @@ def missing_standbys(case: Case) -> tuple[str, ...]:
 
 def lacking_standbys(case: Case) -> tuple[str, ...]:
     """Return the VMs where a hot standby could run now and does not. Nothing lacks while the service is on the move."""
-    if case.move is not None or not case.is_serving:
+    if not case.hot_standbys or case.move is not None or not case.is_serving:
         return ()
     return tuple(
         vm
@@ -77,7 +77,7 @@ def tend_standbys(case: Case, *, idle: bool) -> Tended:
             ended.append(_ending(case, kept, *found))
     busy = {kept.value.target for kept in case.starts}
     due_now: list[str] = []
-    for vm in lacking_standbys(case):
+    for vm in case.lacking_since:
         if vm in busy or case.view.paused is not None:
             continue
         due = start_due_at(case, vm)
