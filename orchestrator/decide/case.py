@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -73,12 +72,36 @@ class Case:
     """The VM that the assignment names active."""
     designated: str = field(init=False)
     """The designated VM; home where the designation names a VM that left the order."""
+    healthy: frozenset[str] = field(init=False)
+    """The VMs whose instance is registered, passing and reachable."""
+    lock_is_current: bool = field(init=False)
+    """Whether the active VM holds the role lock at the assignment's epoch."""
+    is_serving: bool = field(init=False)
+    """Whether the active instance is healthy and holds the lock: traffic may be pointed at it."""
+    hot_standbys: tuple[str, ...] = field(init=False)
+    """The VMs on which a standby should run all the time: all of the order but the active, where it is hot."""
+    move: Kept[Request] | None = field(init=False)
+    """The running request that moves this service (the oldest, should there be two)."""
+    starts: tuple[Kept[Request], ...] = field(init=False)
+    """The running requests that have a hot standby of this service started, oldest first."""
 
     def __post_init__(self) -> None:
-        named = self.assignment.value.designated
-        designated = named if named in self.service.order else self.service.home
-        # Set past the frozen surface: they follow from the assignment, and every rule asks for them.
-        self.__dict__.update(active=self.assignment.value.active, designated=designated)
+        now, lock, order = self.assignment.value, self.seen.lock, self.service.order
+        running = [kept for kept in self.requests if kept.value.state is RequestState.RUNNING]
+        healthy = {vm for vm, instance in self.seen.instances.items() if instance.state is InstanceState.HEALTHY}
+        holds = lock is not None and lock.value is not None and lock.holder == now.active
+        is_current = holds and lock.value.epoch == now.epoch
+        # Set past the frozen surface, once: they follow from the fields above, and every rule asks for them.
+        self.__dict__.update(
+            active=now.active,
+            designated=now.designated if now.designated in order else self.service.home,
+            healthy=self.up & healthy,
+            lock_is_current=is_current,
+            is_serving=is_current and now.active in self.up and now.active in healthy,
+            hot_standbys=tuple(vm for vm in order if vm != now.active) if self.is_hot else (),
+            move=next((kept for kept in running if kept.value.kind is not RequestKind.STANDBY), None),
+            starts=tuple(kept for kept in running if kept.value.kind is RequestKind.STANDBY),
+        )
 
     @property
     def now_assigned(self) -> Assignment:
@@ -103,7 +126,7 @@ class Case:
 
     def is_healthy_on(self, vm: str) -> bool:
         """Say whether the instance on the VM is registered, passing and reachable."""
-        return vm in self.up and self.seen.state_on(vm) is InstanceState.HEALTHY
+        return vm in self.healthy
 
     def is_failed_on(self, vm: str) -> bool:
         """Say whether the instance on the VM is registered and failing."""
@@ -123,22 +146,6 @@ class Case:
         """Say whether the VM's load check is above its threshold. Unknown load is no reason to pass it over."""
         seen = self.view.vms.get(vm)
         return seen is not None and seen.load is Load.HIGH
-
-    @cached_property
-    def lock_is_current(self) -> bool:
-        """Say whether the active VM holds the role lock at the assignment's epoch."""
-        lock = self.seen.lock
-        return (
-            lock is not None
-            and lock.value is not None
-            and lock.holder == self.active
-            and lock.value.epoch == self.now_assigned.epoch
-        )
-
-    @cached_property
-    def is_serving(self) -> bool:
-        """Say whether the active instance is healthy and holds the lock: traffic may be pointed at it."""
-        return self.lock_is_current and self.is_healthy_on(self.active)
 
     @property
     def is_down(self) -> bool:
@@ -164,25 +171,6 @@ class Case:
     def is_hot(self) -> bool:
         """Say whether standbys of this service run all the time."""
         return self.service.standby == "hot"
-
-    @cached_property
-    def hot_standbys(self) -> tuple[str, ...]:
-        """The VMs on which a standby should run all the time: all of the order but the active, where it is hot."""
-        return tuple(vm for vm in self.service.order if vm != self.active) if self.is_hot else ()
-
-    @cached_property
-    def move(self) -> Kept[Request] | None:
-        """The running request that moves this service (the oldest, should there be two)."""
-        return next((kept for kept in self._running if kept.value.kind is not RequestKind.STANDBY), None)
-
-    @cached_property
-    def starts(self) -> tuple[Kept[Request], ...]:
-        """The running requests that have a hot standby of this service started, oldest first."""
-        return tuple(kept for kept in self._running if kept.value.kind is RequestKind.STANDBY)
-
-    @property
-    def _running(self) -> Iterator[Kept[Request]]:
-        return (kept for kept in self.requests if kept.value.state is RequestState.RUNNING)
 
     @property
     def asked(self) -> Kept[Request] | None:

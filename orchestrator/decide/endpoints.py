@@ -19,22 +19,15 @@ def _row(case: Case, vm: str, backup: bool) -> Row:
 
 def rows_wanted(case: Case) -> tuple[Row, ...]:
     """Return the active first, then the healthy hot standbys as backups (nginx retries them)."""
-    active = _row(case, case.active, False)
-    if not case.is_hot:
-        return (active,)
-    backups = (
-        _row(case, vm, True)
-        for vm in case.service.order
-        if vm != case.active and case.is_healthy_on(vm) and not case.in_maintenance(vm)
-    )
-    return (active, *backups)
+    backups = [vm for vm in case.hot_standbys if vm in case.healthy and not case.in_maintenance(vm)]
+    return (_row(case, case.active, False), *[_row(case, vm, True) for vm in backups])
 
 
 def _rows_now(kept: Kept[Endpoints] | None, epoch: int) -> tuple[Row, ...]:
     """Return what traffic is pointed at in this epoch: nothing where that was written in another one."""
     if kept is None or kept.value.epoch != epoch:
         return ()
-    return tuple((row.vm, row.address, row.port, row.backup) for row in kept.value.endpoints)
+    return tuple([(row.vm, row.address, row.port, row.backup) for row in kept.value.endpoints])
 
 
 def endpoints_are_current(case: Case) -> bool:

@@ -46,9 +46,8 @@ def missing_standbys(case: Case) -> tuple[str, ...]:
     """Return the VMs where a hot standby should be healthy and among the endpoints, and is not."""
     endpoints = readable(case.seen.endpoints)
     backups = {row.vm for row in endpoints.value.endpoints if row.backup} if endpoints else set()
-    return tuple(
-        vm for vm in case.hot_standbys if not case.in_maintenance(vm) and not (case.is_healthy_on(vm) and vm in backups)
-    )
+    there = case.healthy & backups
+    return tuple(vm for vm in case.hot_standbys if vm not in there and not case.in_maintenance(vm))
 
 
 def lacking_standbys(case: Case) -> tuple[str, ...]:
@@ -58,7 +57,7 @@ def lacking_standbys(case: Case) -> tuple[str, ...]:
     return tuple(
         vm
         for vm in case.hot_standbys
-        if not case.is_healthy_on(vm) and obstacle_to_running(case, vm) is None and case.now_assigned.may_run_on(vm)
+        if vm not in case.healthy and obstacle_to_running(case, vm) is None and case.now_assigned.may_run_on(vm)
     )
 
 
