@@ -87,20 +87,20 @@ class Case:
 
     def __post_init__(self) -> None:
         now, lock, order = self.assignment.value, self.seen.lock, self.service.order
+        healthy = InstanceState.HEALTHY
         running = [kept for kept in self.requests if kept.value.state is RequestState.RUNNING]
-        healthy = {vm for vm, instance in self.seen.instances.items() if instance.state is InstanceState.HEALTHY}
-        holds = lock is not None and lock.value is not None and lock.holder == now.active
-        is_current = holds and lock.value.epoch == now.epoch
+        held = lock.value if lock is not None and lock.holder == now.active else None
+        fit = frozenset([vm for vm, it in self.seen.instances.items() if it.state is healthy and vm in self.up])
         # Set past the frozen surface, once: they follow from the fields above, and every rule asks for them.
         self.__dict__.update(
             active=now.active,
             designated=now.designated if now.designated in order else self.service.home,
-            healthy=self.up & healthy,
-            lock_is_current=is_current,
-            is_serving=is_current and now.active in self.up and now.active in healthy,
-            hot_standbys=tuple(vm for vm in order if vm != now.active) if self.is_hot else (),
+            healthy=fit,
+            lock_is_current=held is not None and held.epoch == now.epoch,
+            is_serving=held is not None and held.epoch == now.epoch and now.active in fit,
+            hot_standbys=tuple([vm for vm in order if vm != now.active]) if self.service.standby == "hot" else (),
             move=next((kept for kept in running if kept.value.kind is not RequestKind.STANDBY), None),
-            starts=tuple(kept for kept in running if kept.value.kind is RequestKind.STANDBY),
+            starts=tuple([kept for kept in running if kept.value.kind is RequestKind.STANDBY]),
         )
 
     @property
@@ -209,4 +209,4 @@ class Case:
         """VMs beside these two on which the unit may run in the steady state."""
         if not self.is_hot:
             return ()
-        return tuple(vm for vm in self.service.order if vm not in (active, designated))
+        return tuple([vm for vm in self.service.order if vm not in (active, designated)])

@@ -47,18 +47,15 @@ def missing_standbys(case: Case) -> tuple[str, ...]:
     endpoints = readable(case.seen.endpoints)
     backups = {row.vm for row in endpoints.value.endpoints if row.backup} if endpoints else set()
     there = case.healthy & backups
-    return tuple(vm for vm in case.hot_standbys if vm not in there and not case.in_maintenance(vm))
+    return tuple([vm for vm in case.hot_standbys if vm not in there and not case.in_maintenance(vm)])
 
 
 def lacking_standbys(case: Case) -> tuple[str, ...]:
     """Return the VMs where a hot standby could run now and does not. Nothing lacks while the service is on the move."""
     if not case.hot_standbys or case.move is not None or not case.is_serving:
         return ()
-    return tuple(
-        vm
-        for vm in case.hot_standbys
-        if vm not in case.healthy and obstacle_to_running(case, vm) is None and case.now_assigned.may_run_on(vm)
-    )
+    absent = [vm for vm in case.hot_standbys if vm not in case.healthy]
+    return tuple([vm for vm in absent if obstacle_to_running(case, vm) is None and case.now_assigned.may_run_on(vm)])
 
 
 def tend_standbys(case: Case, *, idle: bool) -> Tended:
@@ -66,6 +63,8 @@ def tend_standbys(case: Case, *, idle: bool) -> Tended:
 
     `idle`: nothing else is decided for the service in this cycle. Only then a start begins.
     """
+    if not case.starts and not missing_standbys(case):
+        return Tended()
     ended: list[Decision] = []
     wakes: list[float] = []
     for kept in case.starts:

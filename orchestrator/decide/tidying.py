@@ -15,6 +15,8 @@ def tidy_commands(case: Case) -> tuple[Decision, ...]:
     A running one is stopped by its worker, which watches the epoch and `cancel_requested`; one that nobody holds is
     ended here.
     """
+    if not case.commands:
+        return ()
     open_requests = {kept.value.id for kept in case.requests}
     decisions: list[Decision] = []
     for kept in case.commands:
