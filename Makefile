@@ -30,7 +30,7 @@ unit: bootstrap  ## The tests that need nothing but Python.
 	@$(PYTEST) -n auto tests/unit
 
 simulation: bootstrap  ## The simulated fleet under random faults.
-	@$(PYTEST) -n auto tests/simulation
+	@$(PYTEST) -n auto --dist worksteal tests/simulation
 
 integration: bootstrap-test  ## Against a real Consul and a real RabbitMQ.
 	@$(PYTEST) tests/integration

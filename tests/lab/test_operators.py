@@ -49,7 +49,7 @@ def publish(lab: Lab, body: str) -> None:
 
 @pytest.mark.parametrize("planned", PLANNED, ids=lambda planned: planned.name.replace(" ", "-"))
 def test_a_planned_move_there_and_back_costs_no_request(fleet: Lab, planned: Planned) -> None:
-    counted = run_planned(fleet, planned, requests=600)
+    counted = run_planned(fleet, planned, requests=400)
     assert counted.failed == 0
 
 
