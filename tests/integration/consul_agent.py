@@ -7,12 +7,13 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from tests.integration.ports import free_port
 
 NODE = "vm-1"
 START_TIMEOUT_S = 40.0
@@ -55,7 +56,7 @@ class ConsulAgent:
     def start(self) -> None:
         """Start the agent and return when it has a leader and knows its own node."""
         if not self._ports:
-            self._ports = _free_ports(3)
+            self._ports = (free_port(), free_port(), free_port())
         self.http_port, self.gossip_port, server_port = self._ports
         config = {
             "server": True,
@@ -126,26 +127,6 @@ class ConsulAgent:
                 return found
         except (urllib.error.URLError, OSError, ValueError):
             return None
-
-
-def _free_ports(count: int) -> tuple[int, ...]:
-    """Return ports that are free for TCP and UDP now."""
-    found: list[int] = []
-    kept: list[socket.socket] = []
-    while len(found) < count:
-        tcp = socket.socket()
-        tcp.bind(("127.0.0.1", 0))
-        kept.append(tcp)
-        udp = socket.socket(type=socket.SOCK_DGRAM)
-        kept.append(udp)
-        try:
-            udp.bind(tcp.getsockname())
-        except OSError:
-            continue
-        found.append(int(tcp.getsockname()[1]))
-    for one in kept:
-        one.close()
-    return tuple(found)
 
 
 def _die_with_parent() -> None:

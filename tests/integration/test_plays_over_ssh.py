@@ -20,7 +20,7 @@ from orchestrator.execute.play import AnsiblePlays, Order, PlayEnded, PlayEvent,
 from orchestrator.execute.processes import kill_tree
 from orchestrator.execute.warm import WarmServer
 from orchestrator.execute.warm_ssh import WarmSsh
-from tests.integration.rabbitmq_broker import free_port
+from tests.integration.ports import free_port
 
 WAIT_S = 60.0
 SSHD = "/usr/sbin/sshd"

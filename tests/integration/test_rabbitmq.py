@@ -18,7 +18,8 @@ from orchestrator.dispatch.topology import DELIVERY_LIMIT, QUEUE_ARGUMENTS
 from orchestrator.domain.records import Command, MoveKind, Play
 from orchestrator.domain.wire import DEAD_LETTER_QUEUE, QUEUE
 from orchestrator.settings import AmqpSettings
-from tests.integration.rabbitmq_broker import RabbitBroker, free_port
+from tests.integration.ports import free_port
+from tests.integration.rabbitmq_broker import RabbitBroker
 
 WAIT_S = 30.0
 

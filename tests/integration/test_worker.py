@@ -25,7 +25,8 @@ from orchestrator.store.records import update_record
 from tests.integration.conftest import started_agent
 from tests.integration.consul_agent import ConsulAgent, find_consul
 from tests.integration.playground import Playground, processes_with
-from tests.integration.rabbitmq_broker import RabbitBroker, end_group, free_port
+from tests.integration.ports import free_port
+from tests.integration.rabbitmq_broker import RabbitBroker, end_group
 
 WAIT_S = 60.0
 VMS = ("worker-a", "worker-b")
