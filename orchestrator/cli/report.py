@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.decide.case import Case, reachable_vms
 from orchestrator.decide.standbys import missing_standbys
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Delete, Diagnosis, Outcome
+from orchestrator.domain.decision import Decision, Delete, Diagnosis, Outcome, Unchanged
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Record
 from orchestrator.domain.view import Kept, LockView, ServiceView, Unreadable, View
@@ -190,7 +190,7 @@ def _decision(made: Decision) -> Report:
     writes = [
         f"{'delete' if isinstance(change, Delete) else 'write'} {change.key}"
         for change in made.changes
-        if not change.key.startswith(keys.HISTORY)
+        if not isinstance(change, Unchanged) and not change.key.startswith(keys.HISTORY)
     ]
     return {
         "code": made.code,

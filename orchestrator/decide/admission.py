@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from orchestrator.decide.candidates import candidates_for, next_in_rotation, obstacle_on, obstacle_to_rotation, why_none
+from orchestrator.decide.candidates import (
+    candidates_for,
+    next_in_rotation,
+    obstacle_for,
+    obstacle_to_rotation,
+    why_none,
+)
 from orchestrator.decide.case import Case, reachable_vms
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Request, RequestKind, RequestState
@@ -75,10 +81,13 @@ def _failover_refusal(request: Request, case: Case) -> str | None:
             f"{case.name} is not active on {request.failed_instance} (it is on {case.active}), "
             "so there is nothing to move."
         )
+    if request.accept_data_loss and not case.is_replicated:
+        return f"{case.name} has no data that could be lost; ask without accepting any loss."
     if request.target is not None:
-        return _target_refusal(request.target, case)
-    if not candidates_for(case):
-        return f"{case.name} has no VM to go to: {why_none(case)}."
+        return _target_refusal(request.target, case, request)
+    obstacle = obstacle_for(request)
+    if not candidates_for(case, obstacle):
+        return f"{case.name} has no VM to go to: {why_none(case, obstacle)}."
     return None
 
 
@@ -86,7 +95,7 @@ def _failback_refusal(request: Request, case: Case) -> str | None:
     home = case.service.home
     target = request.target or home
     if target != case.active or target != home:
-        return _target_refusal(target, case)
+        return _target_refusal(target, case, request)
     if case.now_assigned.designated == home:
         return f"{case.name} is at home already: active and designated on {home}."
     return None
@@ -105,7 +114,7 @@ _REFUSAL_BY_KIND: dict[RequestKind, Callable[[Request, Case], str | None]] = {
 }
 
 
-def _target_refusal(target: str, case: Case) -> str | None:
+def _target_refusal(target: str, case: Case, request: Request) -> str | None:
     if target not in case.policy.vms:
         return f"{target} is not a VM of this fleet; {_possible(case)}."
     if target not in case.service.order:
@@ -113,7 +122,7 @@ def _target_refusal(target: str, case: Case) -> str | None:
         return f"{case.name} may not run on {target}, its order is {order}; {_possible(case)}."
     if target == case.active:
         return f"{case.name} is already active on {target}; {_possible(case)}."
-    obstacle = obstacle_on(case, target)
+    obstacle = obstacle_for(request)(case, target)
     if obstacle is not None:
         return f"{obstacle}{_output_of_check(target, case)}, so {case.name} cannot go there; {_possible(case)}."
     return None

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.decide.case import Case
+from orchestrator.decide.sync import obstacle_to_promotion
+from orchestrator.domain.records import Request
+
+Obstacle = Callable[[Case, str], str | None]
+"""Says why a VM may not take the service, or None."""
 
 
 def obstacle_to_running(case: Case, vm: str) -> str | None:
@@ -18,14 +23,22 @@ def obstacle_to_running(case: Case, vm: str) -> str | None:
     return None
 
 
-def obstacle_on(case: Case, vm: str) -> str | None:
-    """Say why the VM cannot take the service now, or None when it can."""
+def obstacle_to_serving(case: Case, vm: str) -> str | None:
+    """Say why the VM cannot serve now, whatever its copy of the service's data lacks, or None when it can."""
     obstacle = obstacle_to_running(case, vm)
     if obstacle is not None:
         return obstacle
-    if case.is_failed_on(vm):
-        return f"{case.name} is failing its check on {vm}"
-    return None
+    return f"{case.name} is failing its check on {vm}" if case.is_failed_on(vm) else None
+
+
+def obstacle_on(case: Case, vm: str) -> str | None:
+    """Say why the VM cannot take the service now, or None when it can."""
+    return obstacle_to_serving(case, vm) or obstacle_to_promotion(case.name, case.service, case.seen, vm)
+
+
+def obstacle_for(request: Request) -> Obstacle:
+    """Return the question that decides where the request may go: an operator may accept that data is lost."""
+    return obstacle_to_serving if request.accept_data_loss else obstacle_on
 
 
 def obstacle_to_rotation(case: Case, vm: str) -> str | None:
@@ -33,13 +46,13 @@ def obstacle_to_rotation(case: Case, vm: str) -> str | None:
     return obstacle_on(case, vm) or (f"{vm} is overloaded" if case.is_overloaded(vm) else None)
 
 
-def candidates_for(case: Case) -> tuple[str, ...]:
+def candidates_for(case: Case, obstacle: Obstacle = obstacle_on) -> tuple[str, ...]:
     """Return the VMs other than the active that could take the service, best first.
 
     Those where it is healthy already come first (no play stands between them and the traffic), the designated VM
     before the others, then the order of the policy.
     """
-    able = [vm for vm in case.service.order if vm != case.active and obstacle_on(case, vm) is None]
+    able = [vm for vm in case.service.order if vm != case.active and obstacle(case, vm) is None]
     return tuple(sorted(able, key=lambda vm: (not case.is_healthy_on(vm), vm != case.designated)))
 
 
@@ -52,7 +65,7 @@ def next_in_rotation(case: Case) -> str | None:
     return next(able, None)
 
 
-def why_none(case: Case, obstacle: Callable[[Case, str], str | None] = obstacle_on) -> str:
+def why_none(case: Case, obstacle: Obstacle = obstacle_on) -> str:
     """Say why no VM other than the active can take the service."""
     others = [vm for vm in case.service.order if vm != case.active]
     if not others:

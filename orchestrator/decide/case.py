@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from orchestrator.decide.gossip import Doubt
+from orchestrator.decide.sync import obstacle_to_promotion
 from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.domain.records import Assignment, Command, Play, Request, RequestKind, RequestState
 from orchestrator.domain.view import InstanceState, Kept, Load, Reach, ServiceView, Unreadable, View
@@ -77,7 +78,7 @@ class Case:
     lock_is_current: bool = field(init=False)
     """Whether the active VM holds the role lock at the assignment's epoch."""
     is_serving: bool = field(init=False)
-    """Whether the active instance is healthy and holds the lock: traffic may be pointed at it."""
+    """Whether the active instance is healthy, holds the lock and is ready: traffic may be pointed at it."""
     hot_standbys: tuple[str, ...] = field(init=False)
     """The VMs on which a standby should run all the time: all of the order but the active, where it is hot."""
     move: Kept[Request] | None = field(init=False)
@@ -97,7 +98,7 @@ class Case:
             designated=now.designated if now.designated in order else self.service.home,
             healthy=fit,
             lock_is_current=held is not None and held.epoch == now.epoch,
-            is_serving=held is not None and held.epoch == now.epoch and now.active in fit,
+            is_serving=held is not None and held.epoch == now.epoch and held.ready and now.active in fit,
             hot_standbys=tuple([vm for vm in order if vm != now.active]) if self.service.standby == "hot" else (),
             move=next((kept for kept in running if kept.value.kind is not RequestKind.STANDBY), None),
             starts=tuple([kept for kept in running if kept.value.kind is RequestKind.STANDBY]),
@@ -186,6 +187,16 @@ class Case:
         found = [c for c in self.commands_of(request) if c.play is play and c.target == vm]
         return found[-1] if found else None
 
+    @property
+    def is_replicated(self) -> bool:
+        """Say whether the service has data of which only some copies are whole."""
+        return self.service.replication is not None
+
+    def is_fit(self, vm: str) -> bool:
+        """Say whether the service could come to the VM: healthy there and in sync, or never started there."""
+        healthy = self.is_healthy_on(vm) and obstacle_to_promotion(self.name, self.service, self.seen, vm) is None
+        return healthy or (self.is_new_on(vm) and self.is_up(vm) and self.has_guard(vm))
+
     def is_new_on(self, vm: str) -> bool:
         """Say whether the service was never started on the VM since it is designated: so nothing starts it there.
 
@@ -194,10 +205,6 @@ class Case:
         """
         never = self.now_assigned.designated_is_new or vm != self.now_assigned.designated
         return never and vm == self.designated != self.active and self.seen.state_on(vm) is InstanceState.ABSENT
-
-    def is_fit(self, vm: str) -> bool:
-        """Say whether the service could come to the VM: healthy there, or never started there."""
-        return self.is_healthy_on(vm) or (self.is_new_on(vm) and self.is_up(vm) and self.has_guard(vm))
 
     @property
     def hold_is_in_force(self) -> bool:

@@ -18,7 +18,12 @@ def _row(case: Case, vm: str, backup: bool) -> Row:
 
 
 def rows_wanted(case: Case) -> tuple[Row, ...]:
-    """Return the active first, then the healthy hot standbys as backups (nginx retries them)."""
+    """Return the active first, then the healthy hot standbys as backups (nginx retries them).
+
+    Never a standby of a replicated service: it takes no write.
+    """
+    if case.is_replicated:
+        return (_row(case, case.active, False),)
     backups = [vm for vm in case.hot_standbys if vm in case.healthy and not case.in_maintenance(vm)]
     return (_row(case, case.active, False), *[_row(case, vm, True) for vm in backups])
 

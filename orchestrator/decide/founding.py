@@ -125,7 +125,9 @@ def _assignment_from(newest: _Trace, case: Unfounded) -> Assignment:
 
 
 def _first_vm(case: Unfounded) -> str | None:
-    able = (vm for vm in case.service.order if case.is_up(vm) and case.view.vms[vm].maintenance is None)
+    """Return the first VM of the order that can take the service. Data is at home, and nowhere else before that."""
+    order = case.service.order if case.service.replication is None else (case.service.home,)
+    able = (vm for vm in order if case.is_up(vm) and case.view.vms[vm].maintenance is None)
     return next(able, None)
 
 
@@ -136,8 +138,13 @@ def _founded(case: Unfounded) -> Step:
     why = None
     if case.view.paused is not None:
         why = f"automation is paused by {case.view.paused.by}"
+    elif case.seen.sync is not None:
+        why = (
+            f"{keys.sync(name)} says that it has been served before: an operator writes the assignment back, or "
+            "deletes that record to begin anew"
+        )
     elif vm is None:
-        why = "no VM of its order is up"
+        why = "no VM of its order is up" if case.service.replication is None else f"{case.service.home} is not up"
     if vm is None or why is not None:
         return None, diagnosis("unassigned", name, f"{name} has no assignment yet, and {why}.", because=why)
     request, assignment = _first_request(case, vm), _first_assignment(case, vm)
@@ -199,6 +206,7 @@ def _first_command(case: Unfounded, assignment: Assignment, number: int, target:
         target=target,
         enable_at_boot=target == assignment.designated or _is_hot(case),
         unit=case.service.unit,
+        source=assignment.active if case.service.replication and target != assignment.active else None,
         epoch=assignment.epoch,
         created=case.now,
     )

@@ -8,9 +8,10 @@ in `progress`.
 from __future__ import annotations
 
 from orchestrator.decide.case import Case
+from orchestrator.decide.sync import sync_unchanged
 from orchestrator.decide.writing import create, new_command, of_case, put_assignment, stamp
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Delete, Put
+from orchestrator.domain.decision import Change, Decision, Put
 from orchestrator.domain.records import MoveKind, Play, Request, RequestKind, RequestState
 from orchestrator.domain.view import Kept
 
@@ -43,7 +44,7 @@ def _put_started(kept: Kept[Request] | None, request: Request) -> Put:
 
 
 def start(
-    case: Case, request: Request, target: str, reason: str, *extra: Put | Delete, kept: Kept[Request] | None = None
+    case: Case, request: Request, target: str, reason: str, *extra: Change, kept: Kept[Request] | None = None
 ) -> Decision:
     """Return the first step of a move: at once where the active is down or the target runs, else prepare it.
 
@@ -73,7 +74,7 @@ def kind_of(case: Case, request: Request) -> MoveKind:
     return KIND_OF_REQUEST.get(request.kind, MoveKind.SWITCHOVER)
 
 
-def _prepare(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Put | Delete) -> Decision:
+def _prepare(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Change) -> Decision:
     target = str(request.target)
     standbys = tuple(dict.fromkeys((*case.now_assigned.standbys, target)))
     redesignated = case.now_assigned.with_(designated=_designated_after(case, request, target))
@@ -104,7 +105,7 @@ def _is_new_to(case: Case, designated: str) -> bool:
     return case.now_assigned.designated_is_new and not has_served_now
 
 
-def assign(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Put | Delete) -> Decision:
+def assign(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Change) -> Decision:
     """Return the step that makes the target active under the next epoch. A healthy previous active drains."""
     target = str(request.target)
     kind = kind_of(case, request)
@@ -123,13 +124,15 @@ def assign(case: Case, kept: Kept[Request] | None, request: Request, reason: str
         previous=case.active,
         request_id=request.id,
         designated_is_new=_is_new_to(case, designated),
+        accepts_data_loss=request.accept_data_loss,
         failovers=(*failovers, case.now) if kind is MoveKind.FAILOVER and request.origin == "rule" else failovers,
         hold_until=case.now_assigned.hold_until if case.hold_is_in_force else None,
     )
     moved = request.with_(epoch=assignment.epoch, times={**request.times, "assigned": case.now})
-    changes: list[Put | Delete] = [
+    changes: list[Change] = [
         Put(keys.assignment(case.name), assignment, case.assignment.index),
         _put_started(kept, moved),
+        *(() if request.accept_data_loss else sync_unchanged(case.name, case.seen)),
     ]
     if not case.is_healthy_on(target) and case.command_of(request, Play.ACTIVATE, target) is None:
         changes.append(create(new_command(case, moved, Play.ACTIVATE, target, assignment, kind)))

@@ -11,7 +11,7 @@ from orchestrator.decide.endpoints import endpoints_are_current, put_endpoints
 from orchestrator.decide.moves import assign, case_reason
 from orchestrator.decide.plays import trouble_of, wait_for
 from orchestrator.decide.writing import create, finished, new_command, of_case, put_assignment, put_request
-from orchestrator.domain.decision import Decision, Delete, Diagnosis, Put
+from orchestrator.domain.decision import Change, Decision, Diagnosis
 from orchestrator.domain.records import Command, CommandState, Play, Request, RequestState
 from orchestrator.domain.view import Kept
 
@@ -163,7 +163,7 @@ def _point_traffic(case: Case, kept: Kept[Request]) -> Decision:
     lock = case.seen.lock
     locked = lock.value.at if lock and lock.value and lock.value.at else case.now
     times = {**request.times, "locked": locked, "endpoints": case.now}
-    changes: list[Put | Delete] = [
+    changes: list[Change] = [
         put_endpoints(case),
         put_request(kept, times=times, updated=case.now),
     ]
@@ -196,7 +196,7 @@ def _break(case: Case, kept: Kept[Request]) -> Decision | float | None:
     drained_at = request.times.get("endpoints", request.updated) + case.policy.drain_s
     if previous in case.now_assigned.standbys and case.now < drained_at:
         return drained_at
-    changes: list[Put | Delete] = []
+    changes: list[Change] = []
     if case.now_assigned.standbys != wanted:
         changes.append(put_assignment(case, standbys=wanted))
     stops_it = not is_welcome and case.is_up(previous)

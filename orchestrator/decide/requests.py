@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.decide.admission import refusal_of
-from orchestrator.decide.candidates import candidates_for, next_in_rotation, why_none
+from orchestrator.decide.candidates import candidates_for, next_in_rotation, obstacle_for, why_none
 from orchestrator.decide.case import Case
 from orchestrator.decide.moves import case_reason, start
 from orchestrator.decide.rotation import rotation_on_request
@@ -53,9 +53,10 @@ def consider_request(case: Case, kept: Kept[Request]) -> Decision:
         target = request.target or case.service.home
         wanted = request.with_(redesignate=request.redesignate or target == case.service.home)
         return start(case, wanted, target, case_reason(request), kept=kept)
-    best = request.target or next(iter(candidates_for(case)), None)
+    obstacle = obstacle_for(request)
+    best = request.target or next(iter(candidates_for(case, obstacle)), None)
     if best is None:
-        return refused(kept, f"{why_none(case)}.", case.now)
+        return refused(kept, f"{why_none(case, obstacle)}.", case.now)
     return start(case, request, best, case_reason(request), kept=kept)
 
 

@@ -15,6 +15,7 @@ from orchestrator.decide.case import UNHEARD_S, Case, readable
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.moves import rule_request
 from orchestrator.decide.plays import trouble_of, wait_for
+from orchestrator.decide.sync import whole_copies
 from orchestrator.decide.writing import create, finished, new_command, of_case
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Diagnosis, Put
@@ -43,11 +44,17 @@ class Tended:
 
 
 def missing_standbys(case: Case) -> tuple[str, ...]:
-    """Return the VMs where a hot standby should be healthy and among the endpoints, and is not."""
-    endpoints = readable(case.seen.endpoints)
-    backups = {row.vm for row in endpoints.value.endpoints if row.backup} if endpoints else set()
-    there = case.healthy & backups
+    """Return the VMs where a hot standby should be ready to take over, and is not.
+
+    Ready is healthy and among the endpoints as a backup; of a replicated service: healthy and in sync.
+    """
+    there = case.healthy & (whole_copies(case.seen) if case.is_replicated else _backups(case))
     return tuple([vm for vm in case.hot_standbys if vm not in there and not case.in_maintenance(vm)])
+
+
+def _backups(case: Case) -> frozenset[str]:
+    endpoints = readable(case.seen.endpoints)
+    return frozenset(row.vm for row in endpoints.value.endpoints if row.backup) if endpoints else frozenset()
 
 
 def lacking_standbys(case: Case) -> tuple[str, ...]:
@@ -214,8 +221,8 @@ def _diagnoses(case: Case, started: Sequence[str]) -> Iterator[Diagnosis]:
         if obstacle is not None:
             yield diagnosis("standby_missing", case.name, f"{missing}: {obstacle}.", because=obstacle)
         elif case.is_healthy_on(vm):
-            told = f"{missing} yet: it is healthy and joins the endpoints."
-            yield diagnosis("standby_missing", case.name, told)
+            doing = "replicates and is not in sync yet" if case.is_replicated else "is healthy and joins the endpoints"
+            yield diagnosis("standby_missing", case.name, f"{missing} yet: it {doing}.")
         elif vm in started:
             yield diagnosis("standby_missing", case.name, f"{missing}: it is started there.", action="standby")
         elif begun is not None:

@@ -6,7 +6,7 @@ import re
 
 from orchestrator.decide.case import Case
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Delete, Put
+from orchestrator.domain.decision import Change, Decision, Put
 from orchestrator.domain.records import (
     Assignment,
     Command,
@@ -35,7 +35,7 @@ def decision(
     code: str,
     now: float,
     sentence: str,
-    changes: tuple[Put | Delete, ...],
+    changes: tuple[Change, ...],
     *,
     service: str | None = None,
     epoch: int | None = None,
@@ -61,7 +61,7 @@ def of_case(
     case: Case,
     code: str,
     sentence: str,
-    *changes: Put | Delete,
+    *changes: Change,
     request: Request | None = None,
     vm: str | None = None,
     journal: bool = True,
@@ -115,6 +115,7 @@ def new_command(
         recovered_instance=assignment.active if kind is MoveKind.FAILBACK else None,
         enable_at_boot=play is Play.ACTIVATE and (target == assignment.designated or case.is_hot),
         unit=service.unit,
+        source=assignment.active if case.is_replicated and target != assignment.active else None,
         epoch=assignment.epoch,
         created=case.now,
     )

@@ -32,6 +32,17 @@ class Delete:
 
 
 @dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Change nothing of the key, and nothing else either unless its ModifyIndex is still `index`."""
+
+    key: str
+    index: int
+
+
+Change = Put | Delete | Unchanged
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """One thing to do. `sentence` is the log line, the history entry and the test's assertion in one."""
 
@@ -39,7 +50,7 @@ class Decision:
     """Short stable name, e.g. `failover`, `endpoints`, `refuse`, `finish`."""
     service: str | None
     sentence: str
-    changes: tuple[Put | Delete, ...] = ()
+    changes: tuple[Change, ...] = ()
 
     @property
     def commands(self) -> tuple[Command, ...]:

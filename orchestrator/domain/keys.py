@@ -35,6 +35,11 @@ def endpoints(service: str) -> str:
     return f"{SERVICES}{service}/endpoints"
 
 
+def sync(service: str) -> str:
+    """Return the key that says which copies of a replicated service's data are whole."""
+    return f"{SERVICES}{service}/sync"
+
+
 def rotation(service: str) -> str:
     """Return the key of the service's round-robin state."""
     return f"{SERVICES}{service}/rotation"

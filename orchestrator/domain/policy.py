@@ -85,6 +85,27 @@ class FrontDoorPolicy(_Frozen):
             raise ValueError("a front door of kind vip needs the name of an interface")
 
 
+# What closing writes may take after a lease has run out, before anybody else can take the role lock.
+CLOSING_S = 0.5
+
+
+class ReplicationPolicy(_Frozen):
+    """A service with data: one primary takes the writes, a standby replicates from it."""
+
+    kind: Literal["mariadb"]
+    lease_s: float = Field(default=1.0, ge=0.5, le=10)
+    """Writes are closed where the quorum has not confirmed the role lock for so long."""
+    standby_lost_after_s: float = Field(default=1.0, ge=0.2, le=60)
+    """A standby in sync that acknowledges nothing for so long, while a commit waits for it, is recorded as lost."""
+    reclone: Literal["automatic", "on_request"] = "automatic"
+    """Whether a copy that has diverged is replaced by itself, or on an operator's word."""
+
+    @property
+    def lock_delay_s(self) -> float:
+        """How long nobody can take the role lock after its session was lost: until its holder has closed writes."""
+        return self.lease_s + CLOSING_S
+
+
 class ServicePolicy(_Frozen):
     """One service: where it may run and how it is checked, started and stopped."""
 
@@ -96,6 +117,20 @@ class ServicePolicy(_Frozen):
     activate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$")
     deactivate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$")
     front_door: FrontDoorPolicy | None = None
+    replication: ReplicationPolicy | None = None
+
+    @model_validator(mode="after")
+    def _replication_fits(self) -> ServicePolicy:
+        if self.replication is None:
+            return self
+        if self.standby != "hot":
+            raise ValueError("a service with replication has a hot standby, which replicates: set standby to hot")
+        if len(self.order) != 2:
+            raise ValueError(
+                "a service with replication has an order of two VMs, the primary's and the standby's, "
+                f"not of {len(self.order)}"
+            )
+        return self
 
     @property
     def home(self) -> str:

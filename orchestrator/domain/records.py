@@ -148,6 +148,8 @@ class Assignment(Record):
     request_id: str | None = None
     designated_is_new: bool = False
     """The service has not been served by its designated VM yet: it may never have been started there."""
+    accepts_data_loss: bool = False
+    """An operator let this copy be promoted although it may lack acknowledged writes."""
     failovers: tuple[float, ...] = ()
     """Times of the automatic failovers within the flapping window."""
     hold_until: float | None = None
@@ -165,6 +167,10 @@ class LockValue(Record):
     epoch: int = 0
     at: float | None = None
     """When the lock was taken, by the clock of the VM that took it."""
+    ready: bool = True
+    """Whether the holder takes traffic: a replicated service's holder promotes its copy first."""
+    position: str | None = None
+    """Of a lock that was released in a planned move: up to where the holder's data goes."""
 
 
 class Endpoint(Record):
@@ -182,6 +188,20 @@ class Endpoints(Record):
     service: str
     epoch: int
     endpoints: tuple[Endpoint, ...] = Field(min_length=1)
+
+
+class Sync(Record):
+    """Which copies of a replicated service's data are whole; written by the guard that holds the role lock, before its
+    server behaves accordingly."""
+
+    service: str
+    primary: str
+    """The VM whose server takes, or is about to take, the writes."""
+    epoch: int = Field(ge=1)
+    complete: tuple[str, ...] = Field(min_length=1)
+    """VMs whose copy holds every acknowledged write. Only these are ever promoted by themselves."""
+    since: float
+    reason: str
 
 
 class Rotation(Record):
@@ -204,6 +224,8 @@ class Request(Record):
     failed_instance: str | None = None
     redesignate: bool = False
     """The target becomes the designated VM too (an operator's move); else automatic failback undoes it."""
+    accept_data_loss: bool = False
+    """An operator's word that a copy which lacks acknowledged writes may be promoted."""
     reason: str = ""
     origin: str = "rule"
     """`rule`, `message`, `key`, or `cli:<user>@<host>`."""
@@ -237,6 +259,8 @@ class Command(Record):
     recovered_instance: str | None = None
     enable_at_boot: bool = False
     unit: str = ""
+    source: str | None = None
+    """The VM that a standby of a replicated service gets its data from: the active one."""
     epoch: int
     """Runs only while the service's assignment has exactly this epoch."""
     state: CommandState = CommandState.PENDING

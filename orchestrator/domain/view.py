@@ -21,6 +21,7 @@ from orchestrator.domain.records import (
     Paused,
     Request,
     Rotation,
+    Sync,
 )
 
 T = TypeVar("T")
@@ -113,6 +114,7 @@ class ServiceView:
     lock: LockView | None = None
     endpoints: Kept[Endpoints] | Unreadable | None = None
     rotation: Kept[Rotation] | Unreadable | None = None
+    sync: Kept[Sync] | Unreadable | None = None
     trigger_index: int | None = None
     """ModifyIndex of `orch/rotate/<service>` where it exists."""
     trigger_value: str = ""

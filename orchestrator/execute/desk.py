@@ -43,6 +43,7 @@ def order_of(command: Command, timeout_s: float) -> Order:
     variables = {
         "target": command.target,
         "failed_instance": command.failed_instance or "",
+        "source": command.source or "",
         "recovered_instance": command.recovered_instance or "",
         "epoch": command.epoch,
         "service": command.service,

@@ -28,6 +28,7 @@ from orchestrator.domain.records import (
     Request,
     RequestKind,
     Rotation,
+    Sync,
 )
 from orchestrator.domain.view import (
     InstanceState,
@@ -145,7 +146,7 @@ def _misplaced(key: str, record: Record) -> str | None:
     """Say what is wrong when the record names another service or id than its key does."""
     named: str | None = None
     in_key = key
-    if isinstance(record, Assignment | Endpoints | Rotation):
+    if isinstance(record, Assignment | Endpoints | Rotation | Sync):
         named, in_key = record.service, key.removeprefix(keys.SERVICES).split("/")[0]
     elif isinstance(record, Request):
         named, in_key = record.id, key.removeprefix(keys.REQUESTS)
@@ -177,6 +178,7 @@ def _service_view(
         lock=_lock_view(by_key.get(keys.lock(name)), unreadable),
         endpoints=_read(by_key.get(keys.endpoints(name)), Endpoints),
         rotation=_read(by_key.get(keys.rotation(name)), Rotation),
+        sync=_read(by_key.get(keys.sync(name)), Sync),
         trigger_index=trigger.modify_index if trigger else None,
         trigger_value=trigger.value.decode("utf-8", "replace")[:MAX_OUTPUT] if trigger else "",
         instances=_frozen({vm: _instance(vm, of_instance) for vm, of_instance in checks.items()}),

@@ -13,10 +13,20 @@ from pydantic import ValidationError
 from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_incrementing
 
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Delete, Put
+from orchestrator.domain.decision import Change, Decision, Put, Unchanged
 from orchestrator.domain.records import Record
 from orchestrator.domain.view import Kept, Unreadable
-from orchestrator.store.port import CasDelete, CasPut, CheckSession, KvPair, Port, TxnOp, TxnOutcome, Unknown
+from orchestrator.store.port import (
+    CasDelete,
+    CasPut,
+    CheckIndex,
+    CheckSession,
+    KvPair,
+    Port,
+    TxnOp,
+    TxnOutcome,
+    Unknown,
+)
 
 R = TypeVar("R", bound=Record)
 
@@ -139,7 +149,9 @@ def retry_lost(attempts: int) -> Retrying:
     )
 
 
-def _op_of(change: Put | Delete) -> CasPut | CasDelete:
+def _op_of(change: Change) -> CasPut | CasDelete | CheckIndex:
     if isinstance(change, Put):
         return CasPut(change.key, encoded(change.record), change.index)
+    if isinstance(change, Unchanged):
+        return CheckIndex(change.key, change.index)
     return CasDelete(change.key, change.index)
