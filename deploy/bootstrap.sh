@@ -18,7 +18,7 @@ lab_packages=(
     debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nft:nftables ethtool:ethtool
     ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping
 )
-test_packages=(chromium:chromium rabbitmq-server:rabbitmq-server sshd:openssh-server)
+test_packages=(chromium:chromium rabbitmq-server:rabbitmq-server sshd:openssh-server mariadbd:mariadb-server mariadb-backup:mariadb-backup)
 
 missing_packages() {
     local entry

@@ -50,6 +50,18 @@ class HealthPorts(_Frozen):
     guard: int = Field(default=9703, ge=0, le=65535)
 
 
+class DatabaseSettings(_Frozen):
+    """The replicated database server of this VM, where the VM is in the order of one."""
+
+    socket: Path = Path("/run/mysqld/mysqld.sock")
+    user: str = "root"
+    """The guard's own account: it is let in by its uid, over the socket only."""
+    port: int = Field(default=3306, ge=1, le=65535)
+    """The port that every server of the service listens on, for replication too."""
+    replication_user: str = "orch_replication"
+    replication_password_file: Path = Path("/etc/orch/replication_password")
+
+
 class LocalSettings(_Frozen):
     """The whole file."""
 
@@ -60,6 +72,7 @@ class LocalSettings(_Frozen):
     state_dir: Path = Path("/var/lib/orch")
     ssh_key_file: Path = Path("/etc/orch/ssh/id_ed25519")
     health_ports: HealthPorts = HealthPorts()
+    database: DatabaseSettings | None = None
 
     def consul_token(self) -> str | None:
         """Read the ACL token; None where no file is named. Raises SettingsError."""

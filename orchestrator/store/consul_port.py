@@ -104,6 +104,8 @@ class ConsulPort:
     `timeout_s` bounds every call that does not block. With `stale_reads` blocking and other reads are answered by
     the local agent from its own copy, at most some 50 ms behind, and never hang on a Raft leader whose VM was cut
     off; they raise `Unknown` while that agent knows no leader. For watching only: compare-and-set makes it safe.
+    With `consistent_reads` the Raft leader confirms with the quorum that it still leads before it answers a read of
+    KV: what it says was true after the question was sent, which the default mode does not promise around elections.
     """
 
     def __init__(
@@ -114,11 +116,13 @@ class ConsulPort:
         token: str | None = None,
         timeout_s: float = 3.0,
         stale_reads: bool = False,
+        consistent_reads: bool = False,
     ) -> None:
+        if stale_reads and consistent_reads:
+            raise ValueError("reads are stale or consistent, not both")
+        mode = "stale" if stale_reads else "consistent" if consistent_reads else "default"
         try:
-            self._consul = consul.Consul(
-                host=host, port=port, token=token, scheme="http", consistency="stale" if stale_reads else "default"
-            )
+            self._consul = consul.Consul(host=host, port=port, token=token, scheme="http", consistency=mode)
         except consul.ConsulException as error:
             raise Refused(f"the environment of this process misleads the Consul library: {error}") from None
         self._consul.token = token

@@ -1,0 +1,116 @@
+"""What one reading of a database server says: frozen values, no I/O.
+
+In: rows that `mariadb` has read. Out: `ServerFacts`, from which the guard's rules decide. Must never guess: what
+was not read is None, empty or `answers=False`, never a value that looks like an answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_DIVERGED_OR_PURGED = frozenset({1236, 1945, 1950, 1955})
+"""What the source says to a copy that cannot follow it: ER_MASTER_FATAL_ERROR_READING_BINLOG (what it asks for was
+purged, or it has transactions that the source has not), ER_GTID_POSITION_NOT_FOUND_IN_BINLOG (1945),
+ER_GTID_STRICT_OUT_OF_ORDER (1950), ER_GTID_POSITION_NOT_FOUND_IN_BINLOG2 (1955)."""
+
+_ROWS_DIFFER = frozenset({1032, 1062})
+"""The SQL thread found another content than the source had: a row is missing (ER_KEY_NOT_FOUND), or is there already
+(ER_DUP_ENTRY)."""
+
+_RELAY_LOG = frozenset({1594, 1595})
+"""ER_SLAVE_RELAY_LOG_READ_FAILURE, ER_SLAVE_RELAY_LOG_WRITE_FAILURE: what was received can be fetched again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """The server as a copy of another one."""
+
+    source: str
+    """Address of the server that it replicates from."""
+    receives: bool
+    """The connection to the source stands."""
+    applies: bool
+    """What is received is applied."""
+    semi_sync: bool
+    """The source is told of each transaction that is safely received."""
+    drained: bool
+    """All that was received is applied."""
+    behind_s: float | None
+    """Age of what is being applied, in seconds by the source's clock; None while it is not known."""
+    errno: int = 0
+    """MariaDB's number of the last error that stopped receiving or applying; 0 is none."""
+    error: str = ""
+    """Its sentence."""
+    received: str = ""
+    """GTID position up to which transactions were received."""
+
+    @property
+    def needs_clone(self) -> bool:
+        """Say whether this copy can never follow its source again: it has diverged, or what it needs was purged."""
+        return self.errno in _DIVERGED_OR_PURGED | _ROWS_DIFFER
+
+    @property
+    def relay_log_corrupt(self) -> bool:
+        """Say whether what was received cannot be read: it is to be fetched again, the copy itself is good."""
+        return self.errno in _RELAY_LOG
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFacts:
+    """One reading of the server. With `answers` false the fields after `problem` say nothing."""
+
+    at: float
+    """Monotonic time at which the reading began: all that it says was true at this time or later."""
+    answers: bool
+    problem: str = ""
+    """Why there is no answer, as a sentence."""
+    writable: bool = False
+    """read_only is off."""
+    position: str = ""
+    """GTID position of all that was committed here, by whichever server (@@gtid_current_pos)."""
+    replica: Replica | None = None
+    """None where the server replicates from nobody."""
+    waits_for_replica: bool = False
+    """Each commit waits until a replica has it (semi-sync is enabled and has not fallen back)."""
+    replicas: int = 0
+    """Connected replicas that acknowledge."""
+    waiting: int = 0
+    """Commits that wait for a replica now."""
+    acknowledged: int = 0
+    """Commits that a replica acknowledged since the server started."""
+    proven: str | None = None
+    """Address of the standby that `join_replica` proved to have everything, as long as commits have waited for it
+    since; None otherwise, and after a restart of the guard."""
+
+
+def no_answer(at: float, problem: str) -> ServerFacts:
+    """Return the facts of a server that could not be asked."""
+    return ServerFacts(at=at, answers=False, problem=problem)
+
+
+def holds(position: str, wanted: str) -> bool:
+    """Say whether a copy at `position` has all that is in `wanted`. Both are GTID positions ("0-1-7,1-2-9").
+
+    By sequence number per domain: true only where the copy has not diverged, which gtid_strict_mode sees to.
+    Raises ValueError for a text that is no GTID position.
+    """
+    here = sequence_by_domain(position)
+    return all(here.get(domain, 0) >= sequence for domain, sequence in sequence_by_domain(wanted).items())
+
+
+def behind_by(position: str, wanted: str) -> int:
+    """Return how many transactions of `wanted` a copy at `position` has not; raises ValueError as `holds` does."""
+    here = sequence_by_domain(position)
+    return sum(max(0, sequence - here.get(domain, 0)) for domain, sequence in sequence_by_domain(wanted).items())
+
+
+def sequence_by_domain(position: str) -> dict[int, int]:
+    """Read a GTID position; raises ValueError."""
+    found: dict[int, int] = {}
+    for gtid in filter(None, (part.strip() for part in position.split(","))):
+        try:
+            domain, _, sequence = (int(number) for number in gtid.split("-"))
+        except ValueError:
+            raise ValueError(f"{position!r} is no GTID position") from None
+        found[domain] = max(sequence, found.get(domain, 0))
+    return found

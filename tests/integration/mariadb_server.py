@@ -1,0 +1,253 @@
+"""Real MariaDB servers for tests: each on a loopback port of its own, with data, socket and configuration of its own.
+
+Needs the Debian package mariadb-server. The configuration is the fleet's own where it matters to what is tested.
+As root the server runs as the package's user, and root is let in over the socket, as on a VM of the fleet.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pymysql
+
+from orchestrator.settings import DatabaseSettings
+from tests.integration.ports import free_port
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 30.0
+_SERVER_USER = "mysql"
+APP_USER, APP_PASSWORD = "orch_app", "app-secret"
+REPLICATION_USER, REPLICATION_PASSWORD = "orch_replication", "replication-secret"
+
+_CONFIGURATION = """\
+[mariadbd]
+datadir = {here}/data
+socket = {here}/s
+pid_file = {here}/pid
+log_error = {here}/server.log
+tmpdir = {here}
+port = {port}
+bind_address = 127.0.0.1
+skip_name_resolve = ON
+server_id = {server_id}
+read_only = 1
+log_bin = binlog
+log_slave_updates = ON
+relay_log = relay
+relay_log_recovery = ON
+skip_slave_start = ON
+gtid_strict_mode = ON
+gtid_domain_id = 0
+sync_binlog = 1
+innodb_flush_log_at_trx_commit = 1
+slave_net_timeout = 4
+rpl_semi_sync_slave_enabled = ON
+rpl_semi_sync_master_enabled = OFF
+rpl_semi_sync_master_wait_point = AFTER_SYNC
+rpl_semi_sync_master_wait_no_slave = ON
+rpl_semi_sync_master_timeout = {semi_sync_timeout_ms}
+# Small, for tests only.
+innodb_buffer_pool_size = 16M
+innodb_log_file_size = 8M
+performance_schema = OFF
+{extra}
+"""
+
+
+class NoMariaDb(Exception):
+    """There is no MariaDB to test with."""
+
+
+class Datadirs:
+    """Where the servers of a test session live: a short path, so that the sockets' names fit, and one empty datadir,
+    made once and copied for each server."""
+
+    def __init__(self) -> None:
+        if shutil.which("mariadbd", path=_PATH) is None:
+            raise NoMariaDb("these tests need MariaDB: install the Debian package mariadb-server")
+        self.root = Path(tempfile.mkdtemp(prefix="orch-db-", dir="/tmp"))
+        self.root.chmod(0o755)
+        self._empty = self.root / "empty"
+        subprocess.run(
+            [
+                "mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={self._empty}",
+                f"--auth-root-socket-user={_me()}",
+                "--skip-test-db",
+                "--innodb-log-file-size=8M",
+                *([f"--user={_SERVER_USER}"] if os.geteuid() == 0 else []),
+            ],
+            env={**os.environ, "PATH": _PATH},
+            check=True,
+            capture_output=True,
+        )
+
+    def new(self) -> Path:
+        """Return a new folder with a datadir as it is after the installation."""
+        here = Path(tempfile.mkdtemp(dir=self.root))
+        subprocess.run(["cp", "-a", str(self._empty), str(here / "data")], check=True)
+        _give_to_server(here)
+        return here
+
+    def remove(self) -> None:
+        """Remove everything."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+
+class MariaDb:
+    """One server. `stop()` and `kill()` keep its data, `start()` goes on with it."""
+
+    def __init__(self, datadirs: Datadirs, server_id: int, **options: str) -> None:
+        """`options` are added to the configuration."""
+        self.here = datadirs.new()
+        self.port = free_port()
+        self.address = f"127.0.0.1:{self.port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        password_file = self.here / "replication_password"
+        password_file.write_text(REPLICATION_PASSWORD + "\n")
+        (self.here / "my.cnf").write_text(
+            _CONFIGURATION.format(
+                here=self.here,
+                port=self.port,
+                server_id=server_id,
+                semi_sync_timeout_ms=options.pop("semi_sync_timeout_ms", str(10**10)),
+                extra="\n".join(f"{name} = {value}" for name, value in options.items()),
+            )
+        )
+        self.settings = DatabaseSettings(
+            socket=self.here / "s",
+            user=_me(),
+            port=self.port,
+            replication_user=REPLICATION_USER,
+            replication_password_file=password_file,
+        )
+
+    def start(self) -> None:
+        """Start it and return when it accepts connections."""
+        self._process = subprocess.Popen(
+            [*_as_server_user(), "setpriv", "--pdeathsig", "KILL", "mariadbd", f"--defaults-file={self.here}/my.cnf"],
+            env={**os.environ, "PATH": _PATH},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline and self._process.poll() is None:
+            try:
+                self.admin().close()
+            except pymysql.Error:
+                time.sleep(0.05)
+            else:
+                return
+        tail = self.log()[-3000:]
+        self.kill()
+        raise RuntimeError(f"MariaDB did not become ready; the end of its log:\n{tail}")
+
+    def stop(self) -> None:
+        """Shut it down in order."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.terminate()
+            self._process.wait(STOP_TIMEOUT_S)
+            self._process = None
+
+    def kill(self) -> None:
+        """Kill it, as a crash does."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let it hang: it keeps its connections and accepts new ones, and answers nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def admin(self) -> pymysql.Connection[Any]:
+        """Connect over the socket, as the guard does."""
+        return pymysql.connect(unix_socket=str(self.here / "s"), user=_me(), autocommit=True, read_timeout=30)
+
+    def ask(self, statement: str, *values: Any) -> list[dict[str, Any]]:
+        """Run one statement over the socket and return its rows."""
+        with self.admin() as connection, connection.cursor(pymysql.cursors.DictCursor) as cursor:
+            cursor.execute(statement, values or None)
+            return list(cursor.fetchall())
+
+    def client(self) -> pymysql.Connection[Any]:
+        """Connect as the application does."""
+        return pymysql.connect(
+            host="127.0.0.1",
+            port=self.port,
+            user=APP_USER,
+            password=APP_PASSWORD,
+            database="listings",
+            autocommit=True,
+            read_timeout=30,
+        )
+
+    def relay_logs(self) -> list[Path]:
+        """Return the files of the relay log, oldest first."""
+        return sorted(path for path in (self.here / "data").glob("relay.[0-9]*"))
+
+    def log(self) -> str:
+        """Return the server's log."""
+        try:
+            return (self.here / "server.log").read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+
+ACCOUNTS_AND_SCHEMA = (
+    f"CREATE USER {REPLICATION_USER}@'%' IDENTIFIED BY '{REPLICATION_PASSWORD}'",
+    f"GRANT REPLICATION SLAVE, SLAVE MONITOR ON *.* TO {REPLICATION_USER}@'%'",
+    "CREATE DATABASE listings",
+    f"CREATE USER {APP_USER}@'%' IDENTIFIED BY '{APP_PASSWORD}'",
+    f"GRANT ALL ON listings.* TO {APP_USER}@'%'",
+    "CREATE TABLE listings.t (id INT PRIMARY KEY, v VARCHAR(40)) ENGINE=InnoDB",
+)
+
+
+@contextmanager
+def datadirs() -> Iterator[Datadirs]:
+    """The folder of one test session."""
+    folder = Datadirs()
+    try:
+        yield folder
+    finally:
+        folder.remove()
+
+
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def _me() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _as_server_user() -> list[str]:
+    if os.geteuid() != 0:
+        return []
+    return ["setpriv", f"--reuid={_SERVER_USER}", f"--regid={_SERVER_USER}", "--init-groups"]
+
+
+def _give_to_server(folder: Path) -> None:
+    if os.geteuid() == 0:
+        owner = pwd.getpwnam(_SERVER_USER)
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
