@@ -107,6 +107,14 @@ make_venv() {
     [[ $(readlink "$checkout/.venv" || true) == "$venv" ]] || ln -sfn "$venv" "$checkout/.venv"
 }
 
+# `ln -sfn` would put its link into a directory of this name instead of in its place.
+refuse_other_venv() {
+    [[ ! -e $checkout/.venv || -L $checkout/.venv ]] \
+        || die "$checkout/.venv is not the link that this script makes, but an environment of somebody's own:" \
+            "move it out of the checkout or remove it, then run this again"
+}
+
+refuse_other_venv
 wanted=("${lab_packages[@]}")
 [[ ${1:-} == --test ]] && wanted+=("${test_packages[@]}")
 install_packages "${wanted[@]}"

@@ -1,0 +1,84 @@
+"""`deploy/bootstrap.sh` without root, in a checkout and with a cache of the test's own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.machines.places import CHECKOUT
+
+# What the script itself runs; of the packages' commands none is among them.
+WORDS = ("bash", "dirname", "awk", "sha256sum", "cut", "readlink", "ln", "mkdir", "flock", "rm", "touch", "sort", "env")
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A folder with a checkout, and a PATH on which nothing is installed that the lab needs."""
+    deploy = tmp_path / "checkout" / "deploy"
+    deploy.mkdir(parents=True)
+    (deploy / "bootstrap.sh").write_bytes((CHECKOUT / "deploy" / "bootstrap.sh").read_bytes())
+    (tmp_path / "checkout" / "setup.cfg").write_text("[options]\ninstall_requires =\n    nothing\n")
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    for word in WORDS:
+        where = next(Path(folder, word) for folder in ("/usr/bin", "/bin") if Path(folder, word).exists())
+        (commands / word).symlink_to(where)
+    return tmp_path
+
+
+def python_that(machine: Path, has_ensurepip: bool) -> None:
+    """Put a Python on the PATH that makes an environment of nothing."""
+    python = machine / "bin" / "python3"
+    python.write_text(
+        "#!/bin/bash\n"
+        'case "$*" in\n'
+        f"    *ensurepip*) exit {0 if has_ensurepip else 1} ;;\n"
+        f'    *sys.executable*) echo "{python}" ;;\n'
+        '    "-m venv "*) mkdir -p "$3/bin"; for each in python pip; do ln -s /bin/true "$3/bin/$each"; done ;;\n'
+        "esac\n"
+    )
+    python.chmod(0o755)
+
+
+def bootstrap(machine: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    env = {"PATH": str(machine / "bin"), "HOME": str(machine), "ORCH_CACHE": str(machine / "cache")}
+    return subprocess.run(
+        ["bash", str(machine / "checkout" / "deploy" / "bootstrap.sh"), *words],
+        check=False,
+        env={**env, "ORCH_NO_PACKAGES": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_without_root_the_environment_is_made_and_the_packages_left_out_are_named(machine: Path) -> None:
+    python_that(machine, has_ensurepip=True)
+    done = bootstrap(machine)
+    assert done.returncode == 0, done.stderr
+    venv = machine / "checkout" / ".venv"
+    assert venv.is_symlink()
+    assert os.access(venv / "bin" / "python", os.X_OK)
+    left_out = next(line for line in done.stderr.splitlines() if "left out without root" in line)
+    assert "systemd-container" in left_out
+    assert "the lab of four machines needs them" in left_out
+
+
+def test_a_second_run_makes_nothing(machine: Path) -> None:
+    python_that(machine, has_ensurepip=True)
+    bootstrap(machine)
+    assert "making" not in bootstrap(machine).stderr
+
+
+def test_a_directory_in_the_place_of_the_link_is_refused_and_left_alone(machine: Path) -> None:
+    python_that(machine, has_ensurepip=True)
+    own = machine / "checkout" / ".venv"
+    own.mkdir()
+    done = bootstrap(machine)
+    assert done.returncode == 1
+    assert f"{own} is not the link that this script makes" in done.stderr
+    assert list(own.iterdir()) == []
