@@ -11,7 +11,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 .PHONY: help demo test check unit simulation integration lab-tests bench bootstrap bootstrap-test clean
 
 help:  ## What can be made.
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: bootstrap  ## Four machines, a service taken away, failover and failback live, and how long each step took.
 	@$(PYTHON) -m deploy.trials.demo

@@ -28,36 +28,53 @@ missing_packages() {
     done | sort -u
 }
 
+may_install() { ((EUID == 0)) && [[ -z ${ORCH_NO_PACKAGES:-} ]]; }
+
 install_packages() {
     local missing
-    mapfile -t missing < <(missing_packages "$@")
-    ((${#missing[@]})) || return 0
-    if ((EUID != 0)) || [[ -n ${ORCH_NO_PACKAGES:-} ]]; then
-        say "left out without root: the packages ${missing[*]}; the lab of four machines needs them"
+    if ! may_install; then
+        mapfile -t missing < <(missing_packages "$@")
+        ((! ${#missing[@]})) || say "left out without root: the packages ${missing[*]}; the lab of four machines needs them"
         return 0
     fi
-    command -v apt-get >/dev/null || die "needs a Debian or Ubuntu machine to install ${missing[*]}"
-    say "installing packages: ${missing[*]}"
-    mkdir -p "$cache/logs"
+    mkdir -p "$cache/locks" "$cache/logs"
+    exec 8>"$cache/locks/packages.lock"
+    flock -n 8 || { say "waiting for another run that installs packages"; flock 8; }
+    # One run at a time comes here: a policy of ours that is there already was left by one that was killed.
+    let_new_services_start
+    mapfile -t missing < <(missing_packages "$@")
+    ((! ${#missing[@]})) || install_missing "${missing[@]}"
+    exec 8>&-
+}
+
+install_missing() {
+    command -v apt-get >/dev/null || die "needs a Debian or Ubuntu machine to install $*"
+    say "installing packages: $*"
     local log=$cache/logs/packages.log
     {
         # A dpkg that was interrupted earlier refuses to go on until this is done.
         dpkg --configure -a
         keep_new_services_off
         apt-get -q -o DPkg::Lock::Timeout=300 update
-        DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends \
-            "${missing[@]}"
+        DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
     } >"$log" 2>&1 </dev/null || { tail -20 "$log" >&2; die "the packages could not be installed (all of it in $log)"; }
+    let_new_services_start
 }
 
 # A package's service (the broker's) is for the tests to start, on ports of their own, not for this machine.
+policy=/usr/sbin/policy-rc.d
+policy_mark='# Made by deploy/bootstrap.sh of orch while it installs packages, which removes it afterwards.'
+
 keep_new_services_off() {
-    local policy=/usr/sbin/policy-rc.d
     [[ -e $policy ]] && return 0
-    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    trap let_new_services_start EXIT
+    printf '#!/bin/sh\n%s\nexit 101\n' "$policy_mark" >"$policy"
     chmod 755 "$policy"
-    # shellcheck disable=SC2064
-    trap "rm -f $policy" EXIT
+}
+
+# Takes away only what this script made: a policy of the machine's own stays.
+let_new_services_start() {
+    if grep -qsxF "$policy_mark" "$policy"; then rm -f "$policy"; fi
 }
 
 find_python() {
@@ -70,6 +87,13 @@ find_python() {
         fi
     done
     die "needs Python 3.10 or newer"
+}
+
+have_ensurepip() {
+    "$1" -c 'import ensurepip' 2>/dev/null && return
+    may_install || die "needs the package python3-venv to make the Python environment that everything of this checkout" \
+        "runs in: install it as root (apt-get install python3-venv), then run this again"
+    install_packages "no-such-command:python3-venv"
 }
 
 # The environment follows from the dependencies, and (the checkout being installed in it) from where that is.
@@ -91,7 +115,7 @@ make_venv() {
         flock -n 9 || { say "waiting for another run that makes the same Python environment"; flock 9; }
         if [[ ! -e $venv/complete || ! -x $venv/bin/python ]]; then
             python=$(find_python)
-            "$python" -c 'import ensurepip' 2>/dev/null || install_packages "no-such-command:python3-venv"
+            have_ensurepip "$python"
             say "making the Python environment (about a minute)"
             # Not renamed into place like the other caches: the paths in its scripts are absolute.
             # The file `complete`, written last, says that it is whole.
@@ -113,6 +137,9 @@ refuse_other_venv() {
         || die "$checkout/.venv is not the link that this script makes, but an environment of somebody's own:" \
             "move it out of the checkout or remove it, then run this again"
 }
+
+# The tests read the functions alone.
+[[ ${BASH_SOURCE[0]} == "$0" ]] || return 0
 
 refuse_other_venv
 wanted=("${lab_packages[@]}")

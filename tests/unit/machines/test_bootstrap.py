@@ -82,3 +82,41 @@ def test_a_directory_in_the_place_of_the_link_is_refused_and_left_alone(machine:
     assert done.returncode == 1
     assert f"{own} is not the link that this script makes" in done.stderr
     assert list(own.iterdir()) == []
+
+
+def test_without_root_a_python_that_makes_no_environment_is_told_with_what_it_is_for(machine: Path) -> None:
+    python_that(machine, has_ensurepip=False)
+    done = bootstrap(machine)
+    assert done.returncode == 1
+    said = done.stderr.splitlines()[-1]
+    assert "needs the package python3-venv to make the Python environment" in said
+    assert "lab" not in said
+    assert not (machine / "checkout" / ".venv").exists()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_what_keeps_services_off_goes_after_a_killed_run_unless_it_is_the_machines_own(
+    tmp_path: Path, killed: bool
+) -> None:
+    policy = tmp_path / "policy-rc.d"
+    leave = "keep_new_services_off; kill -KILL $BASHPID" if killed else 'echo "exit 0" >"$policy"'
+    script = """
+        source "$1"
+        policy=$2 cache=$3
+        may_install() { true; }
+        """
+    words = [str(CHECKOUT / "deploy" / "bootstrap.sh"), str(policy), str(tmp_path / "cache")]
+    subprocess.run(["bash", "-c", f"{script} {leave}", "bash", *words], check=False, timeout=30)
+    assert policy.exists()
+    subprocess.run(["bash", "-c", f"{script} install_packages sh:dash", "bash", *words], check=True, timeout=30)
+    assert policy.exists() is not killed
+
+
+def test_make_alone_lists_the_targets_with_nothing_but_what_every_machine_has(tmp_path: Path) -> None:
+    for word in ("make", "awk", "sh"):
+        (tmp_path / word).symlink_to(Path("/usr/bin", word))
+    done = subprocess.run(
+        ["make", "-C", str(CHECKOUT)], env={"PATH": str(tmp_path)}, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "make demo " in done.stdout
