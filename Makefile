@@ -5,7 +5,8 @@ PYTEST := $(PYTHON) -m pytest
 # The lab of the tests is not the one that a person may have open.
 TEST_LAB := ORCH_LAB_NAME=$${ORCH_LAB_NAME:-orch-test}
 
-export PATH := $(PATH):/usr/sbin:/sbin
+# The browser is there only where deploy/bootstrap.sh had to fetch one.
+export PATH := $(CURDIR)/$(VENV)/browser:$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check unit simulation integration lab-tests bench bootstrap bootstrap-test clean

@@ -18,7 +18,21 @@ lab_packages=(
     debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nft:nftables ethtool:ethtool
     ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping
 )
-test_packages=(chromium:chromium rabbitmq-server:rabbitmq-server sshd:openssh-server)
+test_packages=(rabbitmq-server:rabbitmq-server sshd:openssh-server)
+os_release=/etc/os-release
+
+# Ubuntu's package `chromium` holds no browser: it has snapd fetch one. Playwright brings its own there.
+is_ubuntu() {
+    # shellcheck source=/dev/null
+    (. "$os_release" && [[ " $ID ${ID_LIKE:-} " == *" ubuntu "* ]]) 2>/dev/null
+}
+
+wanted_packages() {
+    printf '%s\n' "${lab_packages[@]}"
+    [[ ${1:-} == --test ]] || return 0
+    printf '%s\n' "${test_packages[@]}"
+    is_ubuntu || printf 'chromium:chromium\n'
+}
 
 missing_packages() {
     local entry
@@ -131,6 +145,24 @@ make_venv() {
     [[ $(readlink "$checkout/.venv" || true) == "$venv" ]] || ln -sfn "$venv" "$checkout/.venv"
 }
 
+# In a folder of its own, which the Makefile puts first in PATH: nothing else of the environment belongs there.
+have_playwrights_browser() {
+    local venv=$checkout/.venv log=$cache/logs/browser.log where
+    [[ -x $venv/browser/chromium ]] && return
+    if ! may_install; then
+        say "left out without root: a browser; the tests of the Consul UI need it"
+        return 0
+    fi
+    say "installing Playwright's Chromium and the libraries that it needs"
+    export PLAYWRIGHT_BROWSERS_PATH=$cache/browsers
+    flock "$cache/locks/packages.lock" "$venv/bin/playwright" install --with-deps chromium >"$log" 2>&1 </dev/null \
+        || { tail -20 "$log" >&2; die "the browser could not be installed (all of it in $log)"; }
+    where=$("$venv/bin/python" -c 'from playwright.sync_api import sync_playwright as playwright
+with playwright() as started: print(started.chromium.executable_path)')
+    mkdir -p "$venv/browser"
+    ln -sfn "$where" "$venv/browser/chromium"
+}
+
 # `ln -sfn` would put its link into a directory of this name instead of in its place.
 refuse_other_venv() {
     [[ ! -e $checkout/.venv || -L $checkout/.venv ]] \
@@ -142,7 +174,7 @@ refuse_other_venv() {
 [[ ${BASH_SOURCE[0]} == "$0" ]] || return 0
 
 refuse_other_venv
-wanted=("${lab_packages[@]}")
-[[ ${1:-} == --test ]] && wanted+=("${test_packages[@]}")
+mapfile -t wanted < <(wanted_packages "$@")
 install_packages "${wanted[@]}"
 make_venv
+if [[ ${1:-} == --test ]] && is_ubuntu; then have_playwrights_browser; fi

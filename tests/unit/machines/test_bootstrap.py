@@ -120,3 +120,43 @@ def test_make_alone_lists_the_targets_with_nothing_but_what_every_machine_has(tm
     )
     assert done.returncode == 0, done.stderr
     assert "make demo " in done.stdout
+
+
+def sourced(tmp_path: Path, release: str, script: str) -> str:
+    """Run a script with bootstrap's functions, as root on a machine of the release, in a checkout of the test's own."""
+    (tmp_path / "os-release").write_text(release)
+    (tmp_path / "cache" / "locks").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "cache" / "logs").mkdir(exist_ok=True)
+    begin = 'source "$1"; checkout=$2 cache=$2/cache os_release=$2/os-release; may_install() { true; };'
+    words = [str(CHECKOUT / "deploy" / "bootstrap.sh"), str(tmp_path)]
+    return subprocess.run(
+        ["bash", "-c", f"{begin} {script}", "bash", *words], check=True, capture_output=True, text=True, timeout=30
+    ).stdout
+
+
+DEBIAN, UBUNTU, MINT = "ID=debian\n", "ID=ubuntu\nID_LIKE=debian\n", 'ID=linuxmint\nID_LIKE="ubuntu debian"\n'
+
+
+@pytest.mark.parametrize(("release", "has_package"), [(DEBIAN, True), (UBUNTU, False), (MINT, False)])
+def test_the_package_chromium_is_wanted_where_it_holds_a_browser(
+    tmp_path: Path, release: str, has_package: bool
+) -> None:
+    wanted = sourced(tmp_path, release, "wanted_packages --test").splitlines()
+    assert ("chromium:chromium" in wanted) is has_package
+    assert "rabbitmq-server:rabbitmq-server" in wanted
+    assert "rabbitmq-server:rabbitmq-server" not in sourced(tmp_path, release, "wanted_packages").splitlines()
+
+
+def test_playwrights_browser_is_kept_in_the_cache_and_found_as_chromium(tmp_path: Path) -> None:
+    commands = tmp_path / ".venv" / "bin"
+    commands.mkdir(parents=True)
+    (commands / "playwright").write_text(
+        '#!/bin/sh\necho "$*" >>"$0.asked"\nmkdir -p "$PLAYWRIGHT_BROWSERS_PATH"\n'
+        'cp /bin/true "$PLAYWRIGHT_BROWSERS_PATH/chrome"\n'
+    )
+    (commands / "python").write_text('#!/bin/sh\necho "$PLAYWRIGHT_BROWSERS_PATH/chrome"\n')
+    for command in commands.iterdir():
+        command.chmod(0o755)
+    sourced(tmp_path, UBUNTU, "have_playwrights_browser; have_playwrights_browser")
+    assert (commands / "playwright.asked").read_text() == "install --with-deps chromium\n"
+    assert (tmp_path / ".venv" / "browser" / "chromium").resolve() == tmp_path / "cache" / "browsers" / "chrome"
