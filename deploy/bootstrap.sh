@@ -13,6 +13,39 @@ cache=${ORCH_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/orch}
 say() { printf '\033[2m•\033[0m %s\n' "$*" >&2; }
 die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
 
+# Says what is done and, until stop_clock, the seconds that it takes: in place on a terminal, else a line each 30 s.
+clock=''
+start_clock() {
+    say "$*"
+    local every=30 began=$SECONDS begin='' end='\n'
+    [[ -t 2 ]] && every=1 begin='\r\033[K' end=''
+    {
+        # A pipe that nobody writes to: no `sleep` is left behind, and no clock by a script that was killed.
+        exec {never}<> <(:)
+        while kill -0 $$ 2>/dev/null; do
+            read -rt "$every" -u "$never" || true
+            # shellcheck disable=SC2059
+            printf "$begin  %4d s$end" $((SECONDS - began)) >&2
+        done
+    } 8>&- 9>&- </dev/null >/dev/null &
+    clock=$!
+}
+
+stop_clock() {
+    [[ -n $clock ]] || return 0
+    kill "$clock" 2>/dev/null || true
+    wait "$clock" 2>/dev/null || true
+    clock=''
+    [[ ! -t 2 ]] || printf '\r\033[K' >&2
+}
+
+policy_is_ours=''
+tidy_up() {
+    stop_clock
+    [[ -z $policy_is_ours ]] || let_new_services_start
+}
+trap tidy_up EXIT
+
 # What each package is for: the command that shows that it is there, then the package.
 lab_packages=(
     debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nft:nftables ethtool:ethtool
@@ -63,7 +96,7 @@ install_packages() {
 
 install_missing() {
     command -v apt-get >/dev/null || die "needs a Debian or Ubuntu machine to install $*"
-    say "installing packages: $*"
+    start_clock "installing packages: $*"
     local log=$cache/logs/packages.log
     {
         # A dpkg that was interrupted earlier refuses to go on until this is done.
@@ -71,7 +104,8 @@ install_missing() {
         keep_new_services_off
         apt-get -q -o DPkg::Lock::Timeout=300 update
         DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
-    } >"$log" 2>&1 </dev/null || { tail -20 "$log" >&2; die "the packages could not be installed (all of it in $log)"; }
+    } >"$log" 2>&1 </dev/null || { stop_clock; tail -20 "$log" >&2; die "the packages could not be installed (all of it in $log)"; }
+    stop_clock
     let_new_services_start
 }
 
@@ -81,7 +115,7 @@ policy_mark='# Made by deploy/bootstrap.sh of orch while it installs packages, w
 
 keep_new_services_off() {
     [[ -e $policy ]] && return 0
-    trap let_new_services_start EXIT
+    policy_is_ours=1
     printf '#!/bin/sh\n%s\nexit 101\n' "$policy_mark" >"$policy"
     chmod 755 "$policy"
 }
@@ -130,7 +164,7 @@ make_venv() {
         if [[ ! -e $venv/complete || ! -x $venv/bin/python ]]; then
             python=$(find_python)
             have_ensurepip "$python"
-            say "making the Python environment (about a minute)"
+            start_clock "making the Python environment (about a minute)"
             # Not renamed into place like the other caches: the paths in its scripts are absolute.
             # The file `complete`, written last, says that it is whole.
             rm -rf "$venv"
@@ -139,6 +173,7 @@ make_venv() {
             (cd "$checkout" && "$venv/bin/pip" install --quiet --disable-pip-version-check -e '.[dev]')
             "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --target "$venv/py-consul" "$consul_fork"
             touch "$venv/complete"
+            stop_clock
         fi
         exec 9>&-
     fi
@@ -153,10 +188,11 @@ have_playwrights_browser() {
         say "left out without root: a browser; the tests of the Consul UI need it"
         return 0
     fi
-    say "installing Playwright's Chromium and the libraries that it needs"
+    start_clock "installing Playwright's Chromium and the libraries that it needs"
     export PLAYWRIGHT_BROWSERS_PATH=$cache/browsers
     flock "$cache/locks/packages.lock" "$venv/bin/playwright" install --with-deps chromium >"$log" 2>&1 </dev/null \
-        || { tail -20 "$log" >&2; die "the browser could not be installed (all of it in $log)"; }
+        || { stop_clock; tail -20 "$log" >&2; die "the browser could not be installed (all of it in $log)"; }
+    stop_clock
     where=$("$venv/bin/python" -c 'from playwright.sync_api import sync_playwright as playwright
 with playwright() as started: print(started.chromium.executable_path)')
     mkdir -p "$venv/browser"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 from pathlib import Path
 
@@ -160,3 +161,33 @@ def test_playwrights_browser_is_kept_in_the_cache_and_found_as_chromium(tmp_path
     sourced(tmp_path, UBUNTU, "have_playwrights_browser; have_playwrights_browser")
     assert (commands / "playwright.asked").read_text() == "install --with-deps chromium\n"
     assert (tmp_path / ".venv" / "browser" / "chromium").resolve() == tmp_path / "cache" / "browsers" / "chrome"
+
+
+def shown_until(terminal: int, words: bytes) -> bytes:
+    """Read what a terminal shows until the words came, or until nobody has it open any more."""
+    shown = b""
+    while words not in shown:
+        try:
+            shown += os.read(terminal, 4096)
+        except OSError:
+            return shown
+    return shown
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("killed", [True, False])
+def test_on_a_terminal_the_seconds_are_shown_until_it_is_over_or_killed(tmp_path: Path, killed: bool) -> None:
+    ours, theirs = pty.openpty()
+    script = 'source "$1"; start_clock installing; read -r; stop_clock; say over'
+    words = ["bash", "-c", script, "bash", str(CHECKOUT / "deploy" / "bootstrap.sh")]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stderr=theirs, text=True) as process:
+        os.close(theirs)
+        assert b"2 s" in shown_until(ours, b"2 s")
+        if killed:
+            process.kill()
+            process.wait()
+        else:
+            process.communicate("go on\n")
+        # Ends because the terminal is let go: no clock goes on.
+        assert (b"over" in shown_until(ours, b"never shown")) is not killed
+    os.close(ours)
