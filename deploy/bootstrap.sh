@@ -51,7 +51,7 @@ lab_packages=(
     debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nft:nftables ethtool:ethtool
     ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping
 )
-test_packages=(rabbitmq-server:rabbitmq-server sshd:openssh-server)
+test_packages=(rabbitmq-server:rabbitmq-server sshd:openssh-server node:nodejs)
 os_release=/etc/os-release
 
 # Ubuntu's package `chromium` holds no browser: it has snapd fetch one. Playwright brings its own there.
