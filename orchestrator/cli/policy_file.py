@@ -22,18 +22,83 @@ class Faults:
     sentences: tuple[str, ...]
 
 
+# Kinds of fault for which pydantic names types of Python.
+_SHOULD_BE = {
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "invalid_key": "text as a key",
+}
+_TOO_DEEP = Faults(("the document is nested too deeply to be one",))
+
+
+class _Twice(ValueError):
+    """A key stands twice in one mapping."""
+
+
 def document_of(text: str | bytes) -> Any | Faults:
-    """Read YAML or JSON text."""
+    """Read YAML or JSON text. A key that stands twice in a mapping is a fault: one of the two would be ignored."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unambiguous)
+    except _Twice as error:
+        return Faults((str(error),))
+    except RecursionError:
+        return _TOO_DEEP
     except ValueError:
-        pass
+        return _yaml_document(text)
+
+
+def json_document(text: str | bytes) -> Any | Faults:
+    """Read JSON text, as strictly."""
+    try:
+        return json.loads(text, object_pairs_hook=_unambiguous)
+    except _Twice as error:
+        return Faults((str(error),))
+    except RecursionError:
+        return _TOO_DEEP
+    except json.JSONDecodeError as error:
+        return Faults((f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}",))
+    except ValueError as error:
+        return Faults((f"not JSON: {error}",))
+
+
+def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Twice(f"{key!r} stands twice in one mapping")
+        found[key] = value
+    return found
+
+
+def _yaml_document(text: str | bytes) -> Any | Faults:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """A loader of its own, so that what is refused below is nobody else's."""
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            # YAML's own `<<` may be overridden by what stands beside it; that is what it is for.
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if (key.tag, key.value) in seen:
+                    raise _Twice(f"line {key.start_mark.line + 1}: {key.value!r} stands twice in one mapping")
+                seen.add((key.tag, key.value))
+        loader.flatten_mapping(node)
+        return loader.construct_mapping(node, deep=True)
+
+    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader)
     except yaml.YAMLError as error:
         return Faults((_yaml_fault(error),))
+    except RecursionError:
+        return _TOO_DEEP
+    except ValueError as error:
+        # Also what YAML takes for a date and Python does not.
+        return Faults((str(error),))
 
 
 def policy_of(text: str | bytes) -> Policy | Faults:
@@ -46,7 +111,12 @@ def policy_of(text: str | bytes) -> Policy | Faults:
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        return Faults(tuple(_sentence(fault) for fault in error.errors()))
+        return Faults(fault_sentences(error))
+
+
+def fault_sentences(error: ValidationError) -> tuple[str, ...]:
+    """Return every fault as a sentence that begins with its place."""
+    return tuple(_sentence(fault) for fault in error.errors())
 
 
 def canonical_json(policy: Policy) -> str:
@@ -103,6 +173,8 @@ def _plain(fault: Mapping[str, Any]) -> str:
         return "is not a known field" + (f"; known here: {', '.join(known)}" if known else "")
     if kind == "string_pattern_mismatch":
         return f"{given!r} does not have the form {context.get('pattern')}"
+    if kind in _SHOULD_BE:
+        return f"should be {_SHOULD_BE[kind]} (it is {_named(given)})"
     if kind == "literal_error":
         return f"{given!r} is not one of {context.get('expected')}"
     said = str(fault["msg"]).replace("Input should", "should").replace("Value error, ", "")
