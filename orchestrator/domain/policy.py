@@ -7,10 +7,10 @@ Times are in seconds unless the name says otherwise.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
@@ -24,6 +24,15 @@ class VmPolicy(_Frozen):
 
     address: str
     roles: tuple[Literal["controller", "worker"], ...] = ()
+
+    @field_validator("address")
+    @classmethod
+    def _is_literal(cls, address: str) -> str:
+        try:
+            ip_address(address)
+        except ValueError:
+            raise ValueError(f"{address!r} is no IP address; it must be a literal one, not a name") from None
+        return address
 
 
 class CheckPolicy(_Frozen):
@@ -43,6 +52,12 @@ class CheckPolicy(_Frozen):
                 f"timeout_s ({self.timeout_s:g}) is longer than interval_s ({self.interval_s:g}): checks would "
                 "overlap; make timeout_s at most interval_s"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _path_is_absolute(self) -> CheckPolicy:
+        if self.kind == "http" and not self.path.startswith("/"):
+            raise ValueError(f"path ({self.path!r}) does not begin with a slash; /{self.path} does")
         return self
 
 
@@ -173,6 +188,39 @@ class Policy(_Frozen):
         return self
 
     @model_validator(mode="after")
+    def _every_role_is_taken(self) -> Policy:
+        taken = {role for vm in self.vms.values() for role in vm.roles}
+        if "controller" not in taken:
+            raise ValueError("no VM has the role controller: nothing would ever be decided")
+        if "worker" not in taken:
+            raise ValueError("no VM has the role worker: no play would ever be run")
+        return self
+
+    @model_validator(mode="after")
+    def _addresses_are_apart(self) -> Policy:
+        owners: dict[object, str] = {}
+        for name, vm in self.vms.items():
+            _claim(owners, vm.address, f"VM {name}")
+        for name, service in self.services.items():
+            door = service.front_door
+            if door is not None and door.kind == "vip" and door.address:
+                _claim(owners, door.address, f"the front door of service {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _units_are_apart(self) -> Policy:
+        user_of: dict[tuple[str, str], str] = {}
+        for name, service in self.services.items():
+            for vm in service.order:
+                other = user_of.setdefault((vm, service.unit), name)
+                if other != name:
+                    raise ValueError(
+                        f"services {other} and {name} have one unit, {service.unit}, and {vm} in both their orders: "
+                        "each would stop what the other one starts"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _times_do_not_contradict(self) -> Policy:
         detect_s = max(s.check.interval_s * s.check.failures_before_critical for s in self.services.values())
         if self.failback.automatic and self.failback.grace_s < detect_s:
@@ -187,8 +235,20 @@ class Policy(_Frozen):
                 "dispatch.activation_timeout_s is longer than dispatch.play_timeout_s: a play would be given up "
                 "before its instance is"
             )
+        if self.dispatch.pickup_after_s >= self.dispatch.activation_timeout_s:
+            raise ValueError(
+                f"dispatch.pickup_after_s ({self.dispatch.pickup_after_s:g}) is not shorter than "
+                f"dispatch.activation_timeout_s ({self.dispatch.activation_timeout_s:g}): without a broker an instance "
+                "would be given up before its command is picked up"
+            )
         if self.flapping.hold_s < self.flapping.window_s / self.flapping.max_failovers:
             raise ValueError(
                 "flapping.hold_s is shorter than window_s / max_failovers: the hold would end before it held anything"
             )
         return self
+
+
+def _claim(owners: dict[object, str], address: str, owner: str) -> None:
+    other = owners.setdefault(ip_address(address), owner)
+    if other != owner:
+        raise ValueError(f"{other} and {owner} have one address, {address}")
