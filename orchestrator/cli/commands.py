@@ -9,7 +9,7 @@ import click
 from orchestrator.cli.app import App, json_option
 from orchestrator.cli.exits import refuse
 from orchestrator.cli.fleet import check_service, records_under
-from orchestrator.cli.names import complete_services
+from orchestrator.cli.names import complete_commands, complete_services
 from orchestrator.cli.report import record
 from orchestrator.domain import keys
 from orchestrator.domain.records import Command
@@ -46,7 +46,7 @@ def list_(app: App, service: str | None, limit: int) -> None:
 
 
 @commands.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=complete_commands)
 @json_option
 @click.pass_obj
 def show(app: App, command_id: str) -> None:
@@ -61,7 +61,7 @@ def show(app: App, command_id: str) -> None:
 
 
 @commands.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=complete_commands)
 @json_option
 @click.pass_obj
 def logs(app: App, command_id: str) -> None:
@@ -86,7 +86,7 @@ def logs(app: App, command_id: str) -> None:
 
 
 @commands.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=complete_commands)
 @json_option
 @click.pass_obj
 def cancel(app: App, command_id: str) -> None:

@@ -161,7 +161,7 @@ def _shortly(unknown: BaseException) -> str:
 @click.option(
     "--settings",
     "settings_file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     envvar="ORCH_SETTINGS",
     help=f"The local settings file [{DEFAULT_SETTINGS_FILE}].",
 )

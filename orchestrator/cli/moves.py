@@ -15,7 +15,7 @@ import click
 from orchestrator.cli.app import App, F, json_option
 from orchestrator.cli.exits import Exit, Stop, refuse
 from orchestrator.cli.fleet import Fleet, read_fleet
-from orchestrator.cli.names import complete_services, complete_vms
+from orchestrator.cli.names import complete_requests, complete_services, complete_vms
 from orchestrator.domain import keys
 from orchestrator.domain.records import Request, RequestKind
 from orchestrator.domain.view import Kept
@@ -103,7 +103,7 @@ def rotate(app: App, /, service: str | None, every: bool, **options: Any) -> Non
 
 
 @click.command()
-@click.argument("request_id", metavar="REQUEST")
+@click.argument("request_id", metavar="REQUEST", shell_complete=complete_requests)
 @click.option(
     "--timeout", "timeout_s", metavar="SECONDS", type=Seconds(min=0, min_open=True), default=WAIT_TIMEOUT_S,
     show_default=True, help="Wait no longer than this; the request goes on.",

@@ -187,15 +187,15 @@ def _known_fields(loc: tuple[Any, ...]) -> tuple[str, ...]:
     for part in loc[:-1]:
         field = model.model_fields.get(part) if _is_model(model) else None
         if field is not None:
-            model = _model_within(field.annotation)
+            model = model_within(field.annotation)
     return tuple(model.model_fields) if _is_model(model) else ()
 
 
-def _model_within(annotation: Any) -> Any:
+def model_within(annotation: Any) -> Any:
     """Return the model in an annotation such as `dict[Name, VmPolicy]` or `FrontDoorPolicy | None`."""
     if _is_model(annotation):
         return annotation
-    inner = [_model_within(part) for part in getattr(annotation, "__args__", ())]
+    inner = [model_within(part) for part in getattr(annotation, "__args__", ())]
     return next((model for model in inner if model is not None), None)
 
 
