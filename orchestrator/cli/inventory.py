@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -50,19 +52,33 @@ def _groups_of(inventory: Path) -> dict[str, Any]:
         # Ansible itself says of a file that it cannot open only that it has no hosts.
         if not inventory.is_dir():
             inventory.open("rb").close()
-        answer = subprocess.run(
-            [program, "-i", str(inventory), "--list"], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
     except OSError as error:
         raise UnreadableInventory(f"{inventory} cannot be read: {(error.strerror or str(error)).lower()}.") from None
-    except subprocess.TimeoutExpired:
-        raise UnreadableInventory(
-            f"ansible-inventory has not read {inventory} within {TIMEOUT_S:g} s; name the inventory's own file."
-        ) from None
-    if answer.returncode != 0:
-        raise UnreadableInventory(f"ansible-inventory cannot read {inventory}: {_last_line(answer.stderr)}")
-    groups: dict[str, Any] = json.loads(answer.stdout)
+    code, said, complaint = _answer_of([program, "-i", str(inventory), "--list"], inventory)
+    if code != 0:
+        raise UnreadableInventory(f"ansible-inventory cannot read {inventory}: {_last_line(complaint)}")
+    groups: dict[str, Any] = json.loads(said)
     return groups
+
+
+def _answer_of(argv: list[str], inventory: Path) -> tuple[int, str, str]:
+    """Run it with all that it starts (an inventory may be a program) in a session of its own, ended after a while."""
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, complaint = process.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise UnreadableInventory(
+                f"ansible-inventory has not read {inventory} within {TIMEOUT_S:g} s; name the inventory's own file."
+            ) from None
+    return process.returncode, said, complaint
 
 
 def _last_line(text: str) -> str:

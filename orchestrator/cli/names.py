@@ -56,8 +56,8 @@ def _offered(ctx: click.Context, names_from: Callable[[App], list[str]], incompl
 
 
 def _names(app: App, section: str) -> list[str]:
-    from orchestrator.cli.policy_file import document_of
+    from orchestrator.domain.document import document_in
 
     _, pair = app.port.kv_get(keys.CONFIG)
-    document = document_of(pair.value) if pair else None
+    document = document_in(pair.value) if pair else None
     return list(document[section]) if isinstance(document, dict) else []

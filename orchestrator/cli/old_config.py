@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.cli.inventory import Vms
-from orchestrator.cli.policy_file import Faults, fault_sentences, json_document, policy_of
+from orchestrator.cli.policy_file import Faults, fault_sentences, policy_of
+from orchestrator.domain.document import BrokenDocument, json_document_in
 from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.domain.wire import OLD_SERVICE_NAMES
 
@@ -99,9 +100,10 @@ def vms_of_policy(policy: Policy | None) -> Vms:
 
 
 def _old_document(text: str | bytes) -> _OldDocument:
-    document = json_document(text)
-    if isinstance(document, Faults):
-        raise NotConvertible("; ".join(document.sentences))
+    try:
+        document = json_document_in(text)
+    except BrokenDocument as broken:
+        raise NotConvertible(str(broken)) from None
     if not isinstance(document, dict) or not document.get("services"):
         raise NotConvertible("it is not the old document: it has no services.")
     try:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.domain.document import BrokenDocument, document_in
 from orchestrator.domain.policy import Policy
 
 
@@ -30,82 +31,14 @@ _SHOULD_BE = {
     "model_attributes_type": "a mapping",
     "invalid_key": "text as a key",
 }
-_TOO_DEEP = Faults(("the document is nested too deeply to be one",))
-
-
-class _Twice(ValueError):
-    """A key stands twice in one mapping."""
-
-
-def document_of(text: str | bytes) -> Any | Faults:
-    """Read YAML or JSON text. A key that stands twice in a mapping is a fault: one of the two would be ignored."""
-    try:
-        return json.loads(text, object_pairs_hook=_unambiguous)
-    except _Twice as error:
-        return Faults((str(error),))
-    except RecursionError:
-        return _TOO_DEEP
-    except ValueError:
-        return _yaml_document(text)
-
-
-def json_document(text: str | bytes) -> Any | Faults:
-    """Read JSON text, as strictly."""
-    try:
-        return json.loads(text, object_pairs_hook=_unambiguous)
-    except _Twice as error:
-        return Faults((str(error),))
-    except RecursionError:
-        return _TOO_DEEP
-    except json.JSONDecodeError as error:
-        return Faults((f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}",))
-    except ValueError as error:
-        return Faults((f"not JSON: {error}",))
-
-
-def _unambiguous(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _Twice(f"{key!r} stands twice in one mapping")
-        found[key] = value
-    return found
-
-
-def _yaml_document(text: str | bytes) -> Any | Faults:
-    import yaml
-
-    class Loader(yaml.SafeLoader):
-        """A loader of its own, so that what is refused below is nobody else's."""
-
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            # YAML's own `<<` may be overridden by what stands beside it; that is what it is for.
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if (key.tag, key.value) in seen:
-                    raise _Twice(f"line {key.start_mark.line + 1}: {key.value!r} stands twice in one mapping")
-                seen.add((key.tag, key.value))
-        loader.flatten_mapping(node)
-        return loader.construct_mapping(node, deep=True)
-
-    Loader.add_constructor("tag:yaml.org,2002:map", mapping)
-    try:
-        return yaml.load(text, Loader)
-    except yaml.YAMLError as error:
-        return Faults((_yaml_fault(error),))
-    except RecursionError:
-        return _TOO_DEEP
-    except ValueError as error:
-        # Also what YAML takes for a date and Python does not.
-        return Faults((str(error),))
 
 
 def policy_of(text: str | bytes) -> Policy | Faults:
     """Read and validate a policy document."""
-    document = document_of(text)
-    if isinstance(document, Faults):
-        return document
+    try:
+        document = document_in(text)
+    except BrokenDocument as broken:
+        return Faults((str(broken),))
     if not isinstance(document, dict):
         return Faults((f"the document is {_named(document)}, not a mapping with vms, services and so on",))
     try:
@@ -147,12 +80,6 @@ def to_yaml(document: Any) -> str:
 
 def _written(policy: Policy) -> dict[str, Any]:
     return policy.model_dump(mode="json", exclude_none=True)
-
-
-def _yaml_fault(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "document"
-    return f"{where}: not YAML: {getattr(error, 'problem', None) or error}"
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
