@@ -100,7 +100,7 @@ class Fleet:
 
     def write_policy(self, standby: str = "cold", path: str = "/health") -> None:
         policy = {
-            "vms": {VM: {"address": "127.0.0.1"}, OTHER: {"address": "127.0.0.2"}},
+            "vms": {VM: {"address": "127.0.0.1", "roles": ["controller", "worker"]}, OTHER: {"address": "127.0.0.2"}},
             "services": {
                 "backend": {
                     "order": [VM, OTHER],

@@ -53,7 +53,10 @@ DAY_S = 86400.0
 def policy_of(order: tuple[str, ...] = ("home", "second"), standby: str = "cold", **changes: Any) -> Policy:
     """Return a policy with the one service; `changes` replace whole sections."""
     document: dict[str, Any] = {
-        "vms": {vm: {"address": f"10.0.0.{n}"} for n, vm in enumerate(("home", "second", "third"), start=1)},
+        "vms": {
+            vm: {"address": f"10.0.0.{n}", "roles": ["controller", "worker"]}
+            for n, vm in enumerate(("home", "second", "third"), start=1)
+        },
         "services": {
             WEB: {
                 "order": order,
