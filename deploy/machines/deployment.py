@@ -81,6 +81,11 @@ def saved_state(fleet: Fleet, tools: Tools, layers: Sequence[Path]) -> SavedStat
     return SavedState(cache.key_of(texts=texts, paths=paths, relative_to=CHECKOUT))
 
 
+def kept_to_start_from(saved: SavedState | None, *, fresh: bool) -> SavedState | None:
+    """Return the state to boot the machines from; None: from the image, which is then deployed (or left bare)."""
+    return saved if saved is not None and saved.exists() and not fresh else None
+
+
 def has_site() -> bool:
     return (PLAYBOOKS / SITE).is_file()
 

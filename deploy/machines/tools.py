@@ -73,7 +73,8 @@ def build(say: Callable[[str], None]) -> Path:
         env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""}
         # One at a time: each link step needs much memory, and a second run then starts from Go's own cache.
         for module in MODULES.values():
-            argv = ["go", "build", *GO_FLAGS, "-o", f"{folder}/", module]
+            # -v: the package that is being compiled is the progress that there is to show.
+            argv = ["go", "build", "-v", *GO_FLAGS, "-o", f"{folder}/", module]
             run_logged(argv, cache_dir() / "logs" / "go-build.log", env=env, cwd=TOOLS)
 
     return cached("tools", key, compile_into)

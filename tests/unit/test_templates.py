@@ -105,6 +105,7 @@ def test_the_rendered_policy_is_valid_and_names_the_fleet(render: Render, vm: st
     assert policy.vms["messaging-server"].roles == ("controller", "worker")
     assert policy.vms["database-server"].roles == ()
     assert policy.services["backend"].order == ("backend-server", "messaging-server")
+    assert (policy.services["backend"].unit, policy.services["frontend"].unit) == ("node-app", "nginx")
     for service in policy.services.values():
         assert (ANSIBLE / "playbooks" / service.activate).is_file()
         assert (ANSIBLE / "playbooks" / service.deactivate).is_file()
