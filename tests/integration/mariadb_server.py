@@ -1,4 +1,4 @@
-"""Real MariaDB servers for tests: each on a loopback address of its own, with data, socket and configuration of its own.
+"""Real MariaDB servers for tests: each with a loopback address, data, socket and configuration of its own.
 
 Needs the Debian package mariadb-server. The configuration is the fleet's own where it matters to what is tested.
 As root the server runs as the package's user, and root is let in over the socket, as on a VM of the fleet.
