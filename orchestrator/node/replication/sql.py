@@ -12,8 +12,8 @@ from dataclasses import dataclass
 SEMI_SYNC_TIMEOUT_MS = 315_360_000_000
 """Ten years: commits wait until the guard decides; it is never the server that gives up waiting."""
 CONNECT_RETRY_S = 1
-HEARTBEAT_S = 1
-"""The source sends a heartbeat this often when it has nothing else to send; slave_net_timeout (4 s) must exceed it."""
+HEARTBEAT_S = 0.5
+"""The source sends a heartbeat this often when it has nothing else to send; slave_net_timeout (2 s) must exceed it."""
 
 READ_STATUS = (
     "Uptime",
@@ -42,11 +42,9 @@ class Statements:
     source_on: tuple[str, ...]
     """Each commit waits for a replica, without end, also while there is none."""
     source_off: str
-    replica_on: str
-    """Acknowledge to the source; counts from the next start of receiving."""
-    replica_off: str
-    """Acknowledge nothing more: without it, stopping to receive connects to the source to end the connection there,
-    and waits rpl_semi_sync_slave_kill_conn_timeout (5 s) for one that hangs."""
+    replica_on: tuple[str, ...]
+    """Acknowledge to the source; counts from the next start of receiving. And do not wait long for a source that hangs:
+    who stops receiving connects to it first, to end the connection there (5 s by default, 0 is without end)."""
     start_from_here: str
     """A server that was nobody's replica goes on from what is here."""
     change_source: str
@@ -84,8 +82,10 @@ MARIADB = Statements(
         "SET GLOBAL rpl_semi_sync_master_enabled = ON",
     ),
     source_off="SET GLOBAL rpl_semi_sync_master_enabled = OFF",
-    replica_on="SET GLOBAL rpl_semi_sync_slave_enabled = ON",
-    replica_off="SET GLOBAL rpl_semi_sync_slave_enabled = OFF",
+    replica_on=(
+        "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1",
+        "SET GLOBAL rpl_semi_sync_slave_enabled = ON",
+    ),
     start_from_here="SET GLOBAL gtid_slave_pos = @@global.gtid_current_pos",
     change_source="CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USER = %s, MASTER_PASSWORD = %s,"
     f" MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = {CONNECT_RETRY_S}, MASTER_DELAY = 0,"
