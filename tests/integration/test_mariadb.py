@@ -268,7 +268,7 @@ def test_closing_ends_within_its_time_under_load_and_nothing_is_acknowledged_aft
     assert (numbers(pair.a), pair.guard_a.read().position, acknowledged_after) == (there, position, [])
 
 
-def test_a_guard_that_is_frozen_out_by_a_lock_says_so_and_leaves_no_statement_behind(pair: Pair) -> None:
+def test_closing_that_was_given_no_time_says_so_and_can_be_tried_again(pair: Pair) -> None:
     with pytest.raises((NotInTime, ServerAway)):
         pair.guard_a.close_writes(0.0)
     pair.guard_a.open_writes()
