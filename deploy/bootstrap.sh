@@ -16,7 +16,7 @@ die() { printf 'bootstrap: %s\n' "$*" >&2; exit 1; }
 # What each package is for: the command that shows that it is there, then the package.
 lab_packages=(
     debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nft:nftables ethtool:ethtool
-    ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping
+    ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping npm:npm
 )
 test_packages=(chromium:chromium rabbitmq-server:rabbitmq-server sshd:openssh-server mariadbd:mariadb-server mariadb-backup:mariadb-backup)
 
