@@ -87,6 +87,7 @@ function createDatabase({ host, port, name, user, password }) {
     host, port, user, password, connectTimeout: CONNECT_MS, connectionLimit: CONNECTIONS, timezone: 'Z', charset: 'utf8mb4',
   });
   let isPrepared = false;
+  let preparing = null;
   let isReadOnly = false;
   let isClosed = false;
 
@@ -112,7 +113,8 @@ function createDatabase({ host, port, name, user, password }) {
     const trying = getting.then(async (got) => {
       if (isOver) return undefined;
       connection = got;
-      if (!isPrepared) await prepare(got);
+      // One at a time: the first listing that is asked for comes after those that a new table begins with.
+      if (!isPrepared) await (preparing ??= within(TRY_MS, prepare(got), 'the schema').finally(() => { preparing = null; }));
       return work((statement, values) => got.query(statement, values).then(([rows]) => rows));
     });
     try {
