@@ -49,7 +49,7 @@ trap tidy_up EXIT
 # What each package is for: the command that shows that it is there, then the package.
 lab_packages=(
     debootstrap:debootstrap systemd-nspawn:systemd-container ip:iproute2 nft:nftables ethtool:ethtool
-    ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping
+    ssh:openssh-client ssh-keygen:openssh-client nsenter:util-linux curl:curl make:make ping:iputils-ping npm:npm
 )
 test_packages=(
     rabbitmq-server:rabbitmq-server sshd:openssh-server node:nodejs

@@ -17,7 +17,7 @@ from deploy.machines.fleet import Fleet
 from deploy.machines.image import build_id
 from deploy.machines.places import CHECKOUT, LabPlaces
 from deploy.machines.playbook import PLAYBOOKS, run_playbook
-from deploy.machines.tools import Tools, wheel
+from deploy.machines.tools import Tools, app_modules, wheel
 
 Say = Callable[[str], None]
 
@@ -96,6 +96,7 @@ def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
         "consul_binary": str(tools.consul),
         "consul_template_binary": str(tools.consul_template),
         "orch_wheel": str(wheel(say)),
+        "app_modules": str(app_modules(say)),
         # /proc/loadavg in a container is the host's: four VMs on two cores would all call themselves overloaded.
         "orch_load": {"warning": LAB_LOAD_WARNING},
     }

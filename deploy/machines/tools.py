@@ -1,4 +1,5 @@
-"""What the fleet needs and a Debian mirror does not have: consul, consul-template, and orch's own wheel.
+"""What the fleet needs and a Debian mirror does not have: consul, consul-template, orch's own wheel and the sample
+application's npm packages.
 
 `consul` and `consul-template` are taken from PATH where their version is supported, otherwise built from the
 pinned Go modules in deploy/tools (a module of its own: its dependencies are nobody else's).
@@ -25,6 +26,7 @@ MODULES = {
     "consul": "github.com/hashicorp/consul",
     "consul-template": "github.com/hashicorp/consul-template",
 }
+SAMPLE_APP = CHECKOUT / "deploy" / "sample-app"
 WHEEL_SOURCES = ("orchestrator", "setup.cfg", "pyproject.toml", "README.md")
 
 
@@ -112,3 +114,16 @@ def wheel(say: Callable[[str], None]) -> Path:
         shutil.rmtree(copy)
 
     return next(cached("wheel", key, build_into).glob("*.whl"))
+
+
+def app_modules(say: Callable[[str], None]) -> Path:
+    """Return the archive of the sample application's npm packages, packed as an operator would."""
+    pack = SAMPLE_APP / "pack-modules"
+    sources = [SAMPLE_APP / "app" / "package.json", SAMPLE_APP / "app" / "package-lock.json", pack]
+    key = key_of(texts=["modules 1"], paths=sources, relative_to=CHECKOUT)
+
+    def pack_into(folder: Path) -> None:
+        say("fetching the sample application's npm packages")
+        run([pack, folder])
+
+    return next(cached("modules", key, pack_into).glob("*.tgz"))
