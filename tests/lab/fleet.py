@@ -15,8 +15,18 @@ from deploy.trials.client import Traffic
 from deploy.trials.outage import is_served_again
 from deploy.trials.trial import WITNESS, fleet_status, settle, wait_until
 
-HOME = {"backend": "backend-server", "frontend": "frontend-server"}
-SECOND = {"backend": "messaging-server", "frontend": "backend-server"}
+HOME = {
+    "backend": "backend-server",
+    "frontend": "frontend-server",
+    "database": "database-server",
+    "messaging": "messaging-server",
+}
+SECOND = {
+    "backend": "messaging-server",
+    "frontend": "backend-server",
+    "database": "backend-server",
+    "messaging": "frontend-server",
+}
 # How quick it is, is the bench's business.
 MOVED_WITHIN_S = 90.0
 HOME_WITHIN_S = 180.0
