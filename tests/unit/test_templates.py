@@ -66,7 +66,7 @@ def render(fleet: tuple[DataLoader, InventoryManager, VariableManager]) -> Rende
             "orch_amqp_password": PASSWORD,
             "orch_erlang_cookie": "COOKIE",
             "orch_replication_password": PASSWORD,
-            "orch_app_db_password": PASSWORD,
+            "app_database_password": PASSWORD,
             "hostvars": HostVars(inventory, manager, loader),
             **extra,
         }
