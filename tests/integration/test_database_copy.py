@@ -9,6 +9,7 @@ import getpass
 import json
 import os
 import pwd
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,11 +18,23 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import jinja2
+import pymysql
 import pytest
 import yaml
 
 from orchestrator.node.replication import facts
-from tests.integration.mariadb_server import ACCOUNTS_AND_SCHEMA, Datadirs, MariaDb, NoMariaDb, datadirs
+from tests.integration.mariadb_server import (
+    ACCOUNTS_AND_SCHEMA,
+    APP_PASSWORD,
+    APP_USER,
+    REPLICATION_PASSWORD,
+    REPLICATION_USER,
+    Datadirs,
+    MariaDb,
+    NoMariaDb,
+    datadirs,
+)
 from tests.integration.ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -133,6 +146,63 @@ def test_a_founded_database_reaches_a_standby_as_the_package_made_it_and_is_foun
     assert values(standby) == ["a"]
     assert answer(standby, "needed")["needed"] is False
     assert answer(standby, "blank")["changed"] is False, "it is left alone once it replicates"
+
+
+def rendered(name: str, **variables: object) -> str:
+    filters = runpy.run_path(str(CHECKOUT / "ansible" / "filter_plugins" / "orch_mariadb.py"))
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters.update(filters["FilterModule"]().filters())
+    return environment.from_string((CHECKOUT / "templates" / name).read_text()).render(**variables)
+
+
+def test_the_rendered_statements_make_the_accounts_and_only_the_application_s_schema_is_the_application_s(
+    pair: tuple[MariaDb, MariaDb],
+) -> None:
+    home, _ = pair
+    accounts = {
+        "orch_replication_user": REPLICATION_USER,
+        "orch_replication_password": REPLICATION_PASSWORD,
+        "app_database_name": "listings",
+        "app_database_user": APP_USER,
+        "app_database_password": APP_PASSWORD,
+    }
+    answer(home, "found", text=rendered("database-founding.sql.j2", **accounts))
+    home.ask("SET GLOBAL read_only = 0")
+    with home.client() as client, client.cursor() as cursor:
+        cursor.execute("CREATE TABLE mine (id INT PRIMARY KEY)")
+        with pytest.raises(pymysql.err.OperationalError, match="denied"):
+            cursor.execute("INSERT INTO orch.heartbeat VALUES (1, NOW(6))")
+    grants = home.ask(f"SHOW GRANTS FOR {REPLICATION_USER}@'%'")
+    assert any("REPLICATION SLAVE, SLAVE MONITOR ON" in str(grant) for grant in grants)
+    binlog = (home.here / "data" / "binlog.000001").read_bytes()
+    assert b"orch.heartbeat" in binlog, "a standby gets it by replication"
+    assert APP_PASSWORD.encode() not in binlog
+
+
+def test_mariadb_knows_every_setting_of_the_rendered_configuration_and_has_what_it_says(tmp_path: Path) -> None:
+    text = rendered(
+        "my.cnf.j2",
+        inventory_hostname="backend-server",
+        ansible_host="10.0.0.22",
+        groups={"vms": ["database-server", "backend-server"]},
+        orch_services={"database": {"port": 3306}},
+        database_datadir="/var/lib/mysql",
+        database_binlog_keep_days=10,
+    )
+    (tmp_path / "my.cnf").write_text(text)
+    done = subprocess.run(
+        ["mariadbd", f"--defaults-file={tmp_path}/my.cnf", "--user=mysql", "--verbose", "--help"],
+        env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unknown" not in done.stderr
+    effective = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) == 2)
+    assert effective["server-id"] == "2"
+    assert effective["read-only"] == "TRUE"
+    assert effective["rpl-semi-sync-master-timeout"] == "10000000000000"
+    assert effective["rpl-semi-sync-master-wait-point"] == "AFTER_SYNC"
 
 
 def test_transactions_of_a_standby_s_own_package_are_forgotten_and_data_of_its_own_is_not(
