@@ -243,6 +243,23 @@ def test_only_the_copy_that_takes_writes_is_a_source_and_it_is_never_replaced(pa
     assert "is no list of GTIDs" in refusal(standby, "save-errant", "x; y")
 
 
+def test_where_the_binlog_cannot_be_read_from_a_gtid_on_all_of_it_is_saved(
+    pair: tuple[MariaDb, MariaDb], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = pair
+    diverge(old, new)
+    program = shutil.which("mariadb-binlog")
+    (tmp_path / "mariadb-binlog").write_text(
+        f'#!/bin/sh\ncase "$*" in *--start-position*) exit 1 ;; esac\nexec {program} "$@"\n'
+    )
+    (tmp_path / "mariadb-binlog").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    saved = answer(old, "save-errant", str(answer(new, "state")["gtids"]))
+    assert saved["transactions"] == 2
+    text = Path(str(saved["file"])).read_text()
+    assert all(word in text for word in ("shared", "lost-1", "lost-2"))
+
+
 def test_a_clone_that_comes_in_part_is_never_used(pair: tuple[MariaDb, MariaDb]) -> None:
     active, standby = pair
     answer(active, "found", text=FOUNDING)
