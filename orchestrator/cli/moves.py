@@ -5,8 +5,10 @@ Writes `orch/requests/ID` by compare-and-set create, after the same admission ch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -14,7 +16,7 @@ import click
 from orchestrator.cli.app import App, F, json_option
 from orchestrator.cli.exits import Exit, Stop, refuse
 from orchestrator.cli.fleet import Fleet, read_fleet
-from orchestrator.cli.names import complete_services, complete_vms
+from orchestrator.cli.names import complete_requests, complete_services, complete_vms
 from orchestrator.domain import keys
 from orchestrator.domain.records import Request, RequestKind
 from orchestrator.domain.view import Kept
@@ -22,6 +24,17 @@ from orchestrator.store.port import TxnOutcome, Unknown
 
 # A play may take 5 min (dispatch.play_timeout_s) and a planned move runs two of them.
 WAIT_TIMEOUT_S = 600.0
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds. `nan` is none, although no comparison says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType.convert`."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def wait_options(verb: F) -> F:
@@ -33,7 +46,7 @@ def wait_options(verb: F) -> F:
         "--timeout",
         "timeout_s",
         metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(min=0, min_open=True),
         default=WAIT_TIMEOUT_S,
         show_default=True,
         help="Wait no longer than this; the request goes on.",
@@ -53,14 +66,20 @@ def move_options(verb: F) -> F:
 @click.option(
     "--to", "target", shell_complete=complete_vms, metavar="VM", help="The VM to move it to [the best candidate]."
 )
+@click.option(
+    "--accept-data-loss",
+    is_flag=True,
+    help="Promote a copy of a replicated service's data that lacks acknowledged writes: they are lost.",
+)
 @move_options
 @click.pass_obj
-def failover(app: App, /, service: str, target: str | None, **options: Any) -> None:
+def failover(app: App, /, service: str, target: str | None, accept_data_loss: bool, **options: Any) -> None:
     """Move a service to another VM, which becomes its designated one.
 
     Make before break where it is healthy now. It stays there until `orch failback` or a rotation.
     """
-    ask(app, RequestKind.FAILOVER, (service,), target=target, **options)
+    wanted = {"target": target, "accept_data_loss": accept_data_loss}
+    ask(app, RequestKind.FAILOVER, (service,), wanted=wanted, **options)
 
 
 @click.command()
@@ -91,9 +110,9 @@ def rotate(app: App, /, service: str | None, every: bool, **options: Any) -> Non
 
 
 @click.command()
-@click.argument("request_id", metavar="REQUEST")
+@click.argument("request_id", metavar="REQUEST", shell_complete=complete_requests)
 @click.option(
-    "--timeout", "timeout_s", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=WAIT_TIMEOUT_S,
+    "--timeout", "timeout_s", metavar="SECONDS", type=Seconds(min=0, min_open=True), default=WAIT_TIMEOUT_S,
     show_default=True, help="Wait no longer than this; the request goes on.",
 )  # fmt: skip
 @json_option
@@ -111,17 +130,20 @@ def ask(
     kind: RequestKind,
     services: tuple[str, ...] | None,
     *,
-    target: str | None = None,
+    wanted: Mapping[str, Any] = MappingProxyType({}),
     reason: str = "",
     dry_run: bool = False,
     wait: bool | None = None,
     timeout_s: float = WAIT_TIMEOUT_S,
 ) -> None:
     """Ask for the same of each service (None: of all that take part in rotation). Nothing is written when one of
-    them is refused; with one service, the refusal is the verb's end, with more it is the list of all refusals."""
+    them is refused; with one service, the refusal is the verb's end, with more it is the list of all refusals.
+
+    `wanted` are fields of the request beyond those that each has.
+    """
     fleet = read_fleet(app)
     names = services if services is not None else _rotating(fleet)
-    requests = [new_request(app, fleet, kind, name, target, reason) for name in names]
+    requests = [new_request(app, fleet, kind, name, reason).with_(**wanted) for name in names]
     _refuse_or_pass(fleet, requests)
     if dry_run:
         _say_what_would_happen(app, fleet, requests)
@@ -136,15 +158,12 @@ def ask(
     _say_accepted(app, requests)
 
 
-def new_request(
-    app: App, fleet: Fleet, kind: RequestKind, service: str, target: str | None = None, reason: str = ""
-) -> Request:
+def new_request(app: App, fleet: Fleet, kind: RequestKind, service: str, reason: str = "") -> Request:
     """Return the request of an operator, pending."""
     return Request(
         id=f"{int(fleet.at * 1000):013d}-{service}-cli{app.token()}",
         kind=kind,
         service=service,
-        target=target,
         redesignate=kind in (RequestKind.FAILOVER, RequestKind.FAILBACK, RequestKind.ROTATION),
         reason=reason,
         origin=f"cli:{app.who()}",

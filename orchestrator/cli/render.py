@@ -137,6 +137,9 @@ def _other_instances(row: Report, active: str) -> Text:
     for vm, state in row["instances"].items():
         if vm != active:
             line.append(", " if line else "").append(f"{vm} ").append(stated(state))
+            if row["whole_copies"] is not None:
+                whole = vm in row["whole_copies"]
+                line.append(", in sync" if whole else ", NOT in sync", style="" if whole else "bold yellow")
     return line
 
 

@@ -102,6 +102,7 @@ def service(seen: ServiceView, policy: Policy, at: float) -> Report:
         "lock_holder": seen.lock.holder if seen.lock else None,
         "endpoints": _endpoints(seen),
         "instances": {vm: seen.state_on(vm).value for vm in order},
+        "whole_copies": list(seen.sync.value.complete) if isinstance(seen.sync, Kept) else None,
         "hold_until": None,
         "healthy": False,
         "problem": f"the assignment cannot be read: {kept.problem}" if isinstance(kept, Unreadable) else None,
@@ -137,7 +138,8 @@ def _is_served(seen: ServiceView, active: str, epoch: int) -> bool:
         and seen.endpoints.value.epoch == epoch
         and any(e.vm == active and not e.backup for e in seen.endpoints.value.endpoints)
     )
-    locked = lock is not None and lock.holder == active and lock.value is not None and lock.value.epoch == epoch
+    value = lock.value if lock is not None and lock.holder == active else None
+    locked = value is not None and value.epoch == epoch and value.ready
     return points_there and locked and seen.state_on(active).value == "healthy"
 
 
@@ -166,7 +168,7 @@ def _vm(name: str, fleet: Fleet) -> Report:
 def _unreadable(view: View) -> Iterable[Unreadable]:
     yield from view.unreadable
     for seen in view.services.values():
-        for found in (seen.assignment, seen.endpoints, seen.rotation):
+        for found in (seen.assignment, seen.endpoints, seen.rotation, seen.sync):
             if isinstance(found, Unreadable):
                 yield found
 

@@ -47,9 +47,18 @@ class Since:
     """The instance has been probed without being taken as healthy."""
     handed_over: float | None = None
     """The address has been on the loopback interface: given to another VM."""
+    unanswering: float | None = None
+    """The data's server runs and does not answer."""
+    silent: float | None = None
+    """The standby that is in sync has acknowledged nothing although something waits for it, or is not connected."""
+    acknowledged: int = 0
+    """How many commits had been acknowledged at the last look."""
     given: Given | None = None
     """The role lock was given to this VM by a guard that released it for the present epoch."""
 
+
+MUTE_S = 3.0
+"""A server that runs and has not answered for so long has failed: a busy one answers within `CALL_TIMEOUT_S`."""
 
 Memory = Mapping[str, Since]
 EMPTY_MEMORY: Memory = MappingProxyType({})
@@ -116,7 +125,65 @@ class Case:
 
     @property
     def answers(self) -> bool:
-        return self.at.unit.state is UnitState.ACTIVE and self.at.probe.state is ProbeState.OK
+        running = self.at.unit.state is UnitState.ACTIVE and self.at.probe.state is ProbeState.OK
+        return running and (not self.replicated or (self.has_read_server and self.data_fault is None))
+
+    @property
+    def replicated(self) -> bool:
+        return self.at.policy.replication is not None
+
+    @property
+    def has_read_server(self) -> bool:
+        facts = self.at.data.facts
+        return facts is not None and facts.answers
+
+    @property
+    def server_is_mute(self) -> bool:
+        """The data's server runs, and was asked and did not answer."""
+        facts = self.at.data.facts
+        running = self.replicated and self.at.unit.state is UnitState.ACTIVE
+        return running and facts is not None and not facts.answers
+
+    def standby_is_mute(self, acknowledged_before: int) -> bool:
+        """Commits wait here for a standby that is gone, or that says nothing."""
+        facts = self.at.data.facts
+        if facts is None or not facts.answers or not facts.waits_for_replica:
+            return False
+        return facts.replicas == 0 or (facts.waiting > 0 and facts.acknowledged == acknowledged_before)
+
+    @property
+    def data_fault(self) -> str | None:
+        """Why the instance of a replicated service fails although its unit runs."""
+        facts, name = self.at.data.facts, self.at.policy.unit
+        if facts is None or self.at.unit.state is not UnitState.ACTIVE:
+            return None
+        if not facts.answers:
+            over = self.since.unanswering is not None and self.now >= self.since.unanswering + MUTE_S
+            return f"{name} runs and does not answer: {facts.problem}" if over else None
+        if facts.replica is not None and facts.replica.needs_clone and not self.active_here:
+            source, why = facts.replica.source, facts.replica.error
+            return f"the copy of {self.at.service} here cannot follow {source} any more and must be replaced: {why}"
+        return None
+
+    @property
+    def data_words(self) -> str:
+        """What the server does, for people; changes only when that does."""
+        facts = self.at.data.facts
+        if not self.replicated or facts is None:
+            return ""
+        if not facts.answers:
+            return f"; it does not answer: {facts.problem}"
+        if facts.writable:
+            return (
+                "; it takes writes, each acknowledged by the standby"
+                if facts.waits_for_replica
+                else "; it takes writes"
+            )
+        if facts.replica is None:
+            return "; it is read-only and nobody's copy"
+        if facts.replica.error:
+            return f"; it is a copy of {facts.replica.source} and has stopped: {facts.replica.error}"
+        return f"; it is a copy of {facts.replica.source}"
 
     @property
     def healthy(self) -> bool:
@@ -148,7 +215,7 @@ class Case:
 
     @property
     def describe(self) -> str:
-        return describe_unit(self.at.policy.unit, self.at.unit)
+        return describe_unit(self.at.policy.unit, self.at.unit) + self.data_words
 
 
 def remember(old: Since, case: Case) -> Since:
@@ -157,7 +224,7 @@ def remember(old: Since, case: Case) -> Since:
     def since(was: float | None, is_so: bool) -> float | None:
         return (case.now if was is None else was) if is_so else None
 
-    registration = case.at.registration
+    registration, facts = case.at.registration, case.at.data.facts
     unregistered = case.view.kv_fresh and case.view.agent_known and (registration is None or not registration.is_whole)
     awaited = unregistered and case.active_here
     return Since(
@@ -167,6 +234,9 @@ def remember(old: Since, case: Case) -> Since:
         awaited_unit=(old.awaited_unit or case.at.unit) if awaited else None,
         probing=since(old.probing, case.needs_probe),
         handed_over=since(old.handed_over, case.at.address is AddressState.HANDED_OVER),
+        unanswering=since(old.unanswering, case.server_is_mute),
+        silent=since(old.silent, case.standby_is_mute(old.acknowledged)),
+        acknowledged=facts.acknowledged if facts is not None and facts.answers else old.acknowledged,
         given=_given(old.given, case),
     )
 

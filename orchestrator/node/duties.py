@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
+from orchestrator.domain.records import Sync
+
 
 class Medium(str, Enum):
     """What a duty changes, and what must therefore be read again after it."""
@@ -18,6 +20,7 @@ class Medium(str, Enum):
     KV = "kv"
     ADDRESS = "address"
     UNIT = "unit"
+    DATA = "data"
     NOTHING = "nothing"
 
 
@@ -93,16 +96,22 @@ class AcquireLock(Duty):
     session: str
     epoch: int
     assignment_index: int
+    ready: bool = True
+    """False: traffic has to wait until the copy of the data is promoted (`AcquireLock` again, ready then)."""
+    position: str | None = None
+    """What the previous holder of a replicated service said, kept until it is applied here."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseLock(Duty):
-    """Give the role lock up in a planned move."""
+    """Give the role lock up: in a planned move, or because the server that it was held for is dead."""
 
     changes: ClassVar[Medium] = Medium.KV
 
     session: str
     epoch: int
+    position: str | None = None
+    """Up to where this copy of the data goes; the next holder must have that much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +167,68 @@ class StopUnit(Duty):
 @dataclass(frozen=True, slots=True)
 class ProbeNow(Duty):
     """Ask the instance itself once; the answer comes back as an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteSync(Duty):
+    """Record which copies of the data are whole, if the role lock is still ours and nothing else changed."""
+
+    changes: ClassVar[Medium] = Medium.KV
+
+    record: Sync
+    index: int
+    session: str
+    assignment_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseWrites(Duty):
+    """Take no write any more, and end the clients' connections."""
+
+    changes: ClassVar[Medium] = Medium.DATA
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWrites(Duty):
+    """Take writes, if the quorum confirms that the role lock is ours; from then on under a lease."""
+
+    changes: ClassVar[Medium] = Medium.DATA
+
+    session: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promote(Duty):
+    """Apply all that was received, at least up to the position, and be nobody's copy any more."""
+
+    changes: ClassVar[Medium] = Medium.DATA
+
+    position: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Follow(Duty):
+    """Be a read-only copy of the server at the address."""
+
+    changes: ClassVar[Medium] = Medium.DATA
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitForReplica(Duty):
+    """Let each commit wait until the standby has it, or not."""
+
+    changes: ClassVar[Medium] = Medium.DATA
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
+class JoinReplica(Duty):
+    """Prove that the standby at the address has everything, and let each commit wait for it from then on."""
+
+    changes: ClassVar[Medium] = Medium.DATA
+
+    address: str

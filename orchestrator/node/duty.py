@@ -10,13 +10,20 @@ while another VM may take it; a change of anything but our own check and address
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from orchestrator.node import duties as do
 from orchestrator.node.case import EMPTY_MEMORY, Case, Memory, Since, remember
 from orchestrator.node.instance import meta_of, probe_differs, role_tag
+from orchestrator.node.later import Found, Later
+from orchestrator.node.replication.rules import (
+    final_position,
+    free_dead_lock,
+    position_to_reach,
+    tend_data,
+    writes_are_open,
+)
 from orchestrator.node.situation import (
     CRITICAL,
     DOWN,
@@ -38,13 +45,6 @@ FAST_PROBE_EVERY_S = 0.05
 SLOW_PROBE_EVERY_S = 1.0
 FAREWELL_S = 1.0
 """After draining, a handed-over address stays for this long: a server that is reloaded closes what is idle."""
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """Nothing to do yet; ask again at `at` (monotonic)."""
-
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +81,16 @@ def duties(view: LocalView, memory: Memory, now: float) -> Plan:
     return Plan(tuple(found), MappingProxyType(remembered), min(times, default=None), watch_agent)
 
 
-Found = Iterator[do.Duty | Later]
-
-
 def _unit_check(case: Case) -> Found:
     """Keep the `:unit` check true. A failure is pushed at once: this is what frees the role lock."""
     registration = case.at.registration
     if not case.view.agent_known or registration is None or not registration.unit_status:
         return
     state, status, name = case.at.unit.state, registration.unit_status, case.at.policy.unit
-    if state is UnitState.ACTIVE and status != PASSING and case.answers:
+    if case.data_fault is not None:
+        if status != CRITICAL:
+            yield do.PushUnit(case.at.service, f"{case.data_fault}.", CRITICAL, case.describe)
+    elif state is UnitState.ACTIVE and status != PASSING and case.answers:
         yield do.PushUnit(case.at.service, f"{name} runs and answers.", PASSING, case.describe)
     elif state in SETTLING and case.since.settling is not None and status != CRITICAL:
         limit = case.since.settling + RESTART_LIMIT_S
@@ -172,16 +172,20 @@ def _lock(case: Case) -> Found:
     if not case.view.kv_fresh or assignment is None:
         return
     if case.lock_mine and not case.active_here:
-        if case.at.address is not AddressState.UP and lock is not None and lock.session is not None:
+        free = case.at.address is not AddressState.UP and not writes_are_open(case)
+        if free and lock is not None and lock.session is not None:
             reason = f"{case.at.service} moves to {assignment.active} at epoch {assignment.epoch}."
-            yield do.ReleaseLock(case.at.service, reason, lock.session, assignment.epoch)
+            position = final_position(case)
+            yield do.ReleaseLock(case.at.service, reason, lock.session, assignment.epoch, position)
         return
     if not case.active_here or not case.healthy or case.lock_current or not case.at.sessions:
         return
     if case.at.assignment_index and (case.lock_free or case.lock_mine):
         session = lock.session if case.lock_mine and lock is not None and lock.session else case.at.sessions[0]
         reason = f"{case.at.service} is active here at epoch {assignment.epoch} and healthy."
-        yield do.AcquireLock(case.at.service, reason, session, assignment.epoch, case.at.assignment_index)
+        ready, position = not case.replicated, position_to_reach(case)
+        index = case.at.assignment_index
+        yield do.AcquireLock(case.at.service, reason, session, assignment.epoch, index, ready, position)
 
 
 def _session(case: Case) -> Found:
@@ -291,4 +295,15 @@ def _probing(case: Case) -> Found:
         yield Later(due)
 
 
-_RULES = (_unit_check, _address, _lock, _session, _registration, _fence, _probing, _unit_words)
+_RULES = (
+    free_dead_lock,
+    _unit_check,
+    _address,
+    _lock,
+    tend_data,
+    _session,
+    _registration,
+    _fence,
+    _probing,
+    _unit_words,
+)

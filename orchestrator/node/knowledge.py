@@ -9,17 +9,21 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Assignment
+from orchestrator.domain.records import Assignment, Sync
 from orchestrator.node.feed import Newest
 from orchestrator.node.instance import KEPT_BY, lock_view, session_name
+from orchestrator.node.replication.facts import ServerFacts
 from orchestrator.node.situation import (
     AddressState,
+    DataState,
     LocalView,
     ProbeResult,
     Registration,
@@ -66,8 +70,10 @@ def registrations(services: Iterable[AgentService], checks: Iterable[AgentCheck]
 class Knowledge:
     """The newest of everything. Used by the loop's thread only."""
 
-    def __init__(self, vm: str, state_dir: Path) -> None:
+    def __init__(self, vm: str, state_dir: Path, wall: Callable[[], float] = time.time) -> None:
+        """`wall` gives the time for records."""
         self.vm = vm
+        self._wall = wall
         self.kv: Newest[tuple[KvPair, ...]] = Newest()
         self.sessions: Newest[tuple[Session, ...]] = Newest()
         self.troubled: dict[str, str] = dict.fromkeys((*FEEDS_OF_FRESHNESS, DOUBT), "not read yet")
@@ -79,6 +85,8 @@ class Knowledge:
         self.contested: set[str] = set()
         self.door_troubles: dict[str, str] = {}
         self.unsynced: set[str] = set()
+        self.data: dict[str, DataState] = {}
+        """Service -> what its database server says; what KV says is added when it is looked at."""
         self._state_dir = state_dir
         self.policy = self._kept_policy()
         self._assignments = self._kept_assignments()
@@ -109,6 +117,26 @@ class Knowledge:
                 if service.unit == unit:
                     self.probes.pop(name, None)
 
+    def take_facts(self, service: str, facts: ServerFacts) -> None:
+        """Take a reading of the service's database server."""
+        self.data[service] = replace(self.data.get(service, DataState()), facts=facts)
+
+    def tell_server(self, service: str, what: str) -> None:
+        """Take note that the server is being told to do something; one thing at a time."""
+        self.data[service] = replace(self.data.get(service, DataState()), busy=what)
+
+    def server_did(self, service: str, what: str, failed_at: float | None) -> None:
+        """Take note that the server has done what it was told, or when it was known that it did not."""
+        state = self.data.get(service, DataState())
+        failed = {name: at for name, at in state.failed_at.items() if name != what}
+        if failed_at is not None:
+            failed[what] = failed_at
+        self.data[service] = replace(state, busy="", failed_at=MappingProxyType(failed))
+
+    def lease(self, service: str, leased: bool) -> None:
+        """Take note that writes are under a lease, or that it is over."""
+        self.data[service] = replace(self.data.get(service, DataState()), leased=leased)
+
     def lose(self, feed: str, why: str) -> None:
         """Take note that the agent did not answer, or that what it answered may be old."""
         if not self.troubled:
@@ -129,6 +157,7 @@ class Knowledge:
             strays=tuple(sorted(name for name in registered if name not in self.policy.services)),
             kv_fresh=not self.troubled,
             agent_known=self.registered is not None,
+            wall=self._wall(),
         )
 
     def _situations(self, policy: Policy, registered: dict[str, Registration]) -> tuple[Situation, ...]:
@@ -158,6 +187,7 @@ class Knowledge:
                     contested=name in self.contested,
                     door_trouble=self.door_troubles.get(name, ""),
                     unsynced=name in self.unsynced,
+                    data=self._data(name, pairs.get(keys.sync(name))) if service.replication else DataState(),
                 )
             )
         return tuple(found)
@@ -178,6 +208,18 @@ class Knowledge:
             kept = {name: each.model_dump(mode="json") for name, each in self._assignments.items()}
             self._keep(ASSIGNMENTS_FILE, json.dumps(kept))
         return pair.modify_index
+
+    def _data(self, service: str, pair: KvPair | None) -> DataState:
+        """Return the state of the service's data. A record that cannot be read is not an absent one."""
+        state = self.data.get(service, DataState())
+        if pair is None:
+            return state
+        try:
+            record = Sync.from_json(pair.value)
+        except ValueError as error:
+            self._complain(pair.key, pair.modify_index, f"{pair.key} cannot be read, nothing is promoted: {error}")
+            return replace(state, sync_index=pair.modify_index, sync_problem=str(error))
+        return replace(state, sync=record, sync_index=pair.modify_index)
 
     def _complain(self, key: str, index: int, sentence: str) -> None:
         """Log once per version of the key."""

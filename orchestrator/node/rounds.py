@@ -150,6 +150,10 @@ class Rounds:
             self._troubles.pop(key, None)
         if isinstance(duty, do.Deregister):
             self.knowledge.unsynced.discard(duty.service)
+        if duty.changes is do.Medium.DATA:
+            self.knowledge.tell_server(duty.service, _verb(duty))
+        if isinstance(duty, do.OpenWrites):
+            self.knowledge.lease(duty.service, True)
         if not isinstance(duty, do.ProbeNow):
             log.info("%s: %s", _verb(duty), duty.reason, extra=fields)
         return True

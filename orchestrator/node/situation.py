@@ -12,8 +12,9 @@ from enum import Enum
 from types import MappingProxyType
 
 from orchestrator.domain.policy import ServicePolicy
-from orchestrator.domain.records import Assignment
+from orchestrator.domain.records import Assignment, Sync
 from orchestrator.domain.view import LockView
+from orchestrator.node.replication.facts import ServerFacts
 
 PASSING = "passing"
 CRITICAL = "critical"
@@ -103,6 +104,25 @@ class AddressState(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class DataState:
+    """A replicated service's data, as this VM's server and KV show it."""
+
+    facts: ServerFacts | None = None
+    """The last reading of the server; None: there was none yet."""
+    busy: str = ""
+    """What the server is being told to do; empty: nothing."""
+    leased: bool = False
+    """Writes close by themselves when the role lock is not confirmed any more."""
+    failed_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """What the server was told last and did not do -> when (monotonic) that was known."""
+    sync: Sync | None = None
+    sync_index: int = 0
+    """ModifyIndex of the record, 0 where there is none."""
+    sync_problem: str = ""
+    """Why the record cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """One service of the policy whose order names this VM."""
 
@@ -126,6 +146,7 @@ class Situation:
     """Why the front door is not where it was put, for people."""
     unsynced: bool = False
     """The agent has the instance registered and the catalog does not know it."""
+    data: DataState = DataState()
 
 
 NO_ADDRESSES: Mapping[str, str] = MappingProxyType({})
@@ -149,3 +170,5 @@ class LocalView:
     """Ids of registered instances whose service's order no longer names this VM."""
     kv_fresh: bool = False
     agent_known: bool = False
+    wall: float = 0.0
+    """Wall-clock time, for records only."""

@@ -1,4 +1,4 @@
-"""Real MariaDB servers for tests: each on a loopback port of its own, with data, socket and configuration of its own.
+"""Real MariaDB servers for tests: each with a loopback address, data, socket and configuration of its own.
 
 Needs the Debian package mariadb-server. The configuration is the fleet's own where it matters to what is tested.
 As root the server runs as the package's user, and root is let in over the socket, as on a VM of the fleet.
@@ -21,7 +21,6 @@ from typing import Any
 import pymysql
 
 from orchestrator.settings import DatabaseSettings
-from tests.integration.ports import free_port
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -37,7 +36,7 @@ pid_file = {here}/pid
 log_error = {here}/server.log
 tmpdir = {here}
 port = {port}
-bind_address = 127.0.0.1
+bind_address = {host}
 skip_name_resolve = ON
 server_id = {server_id}
 read_only = 1
@@ -50,12 +49,11 @@ gtid_strict_mode = ON
 gtid_domain_id = 0
 sync_binlog = 1
 innodb_flush_log_at_trx_commit = 1
-slave_net_timeout = 4
-rpl_semi_sync_slave_enabled = ON
+slave_net_timeout = 2
 rpl_semi_sync_master_enabled = OFF
 rpl_semi_sync_master_wait_point = AFTER_SYNC
 rpl_semi_sync_master_wait_no_slave = ON
-rpl_semi_sync_master_timeout = {semi_sync_timeout_ms}
+rpl_semi_sync_master_timeout = 315360000000
 # Small, for tests only.
 innodb_buffer_pool_size = 16M
 innodb_log_file_size = 8M
@@ -108,20 +106,23 @@ class Datadirs:
 class MariaDb:
     """One server. `stop()` and `kill()` keep its data, `start()` goes on with it."""
 
-    def __init__(self, datadirs: Datadirs, server_id: int, **options: str) -> None:
-        """`options` are added to the configuration."""
+    def __init__(self, datadirs: Datadirs, server_id: int, port: int, **options: str) -> None:
+        """All servers of a pair listen on the same port, each on a loopback address of its own, as VMs do.
+
+        `options` are added to the configuration.
+        """
         self.here = datadirs.new()
-        self.port = free_port()
-        self.address = f"127.0.0.1:{self.port}"
+        self.port = port
+        self.address = f"127.0.0.{server_id}"
         self._process: subprocess.Popen[bytes] | None = None
         password_file = self.here / "replication_password"
         password_file.write_text(REPLICATION_PASSWORD + "\n")
         (self.here / "my.cnf").write_text(
             _CONFIGURATION.format(
                 here=self.here,
+                host=self.address,
                 port=self.port,
                 server_id=server_id,
-                semi_sync_timeout_ms=options.pop("semi_sync_timeout_ms", str(10**10)),
                 extra="\n".join(f"{name} = {value}" for name, value in options.items()),
             )
         )
@@ -193,7 +194,7 @@ class MariaDb:
     def client(self) -> pymysql.Connection[Any]:
         """Connect as the application does."""
         return pymysql.connect(
-            host="127.0.0.1",
+            host=self.address,
             port=self.port,
             user=APP_USER,
             password=APP_PASSWORD,

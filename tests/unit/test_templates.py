@@ -66,6 +66,7 @@ def render(fleet: tuple[DataLoader, InventoryManager, VariableManager]) -> Rende
             "orch_amqp_password": PASSWORD,
             "orch_erlang_cookie": "COOKIE",
             "orch_replication_password": PASSWORD,
+            "app_amqp_password": PASSWORD,
             "app_database_password": PASSWORD,
             "hostvars": HostVars(inventory, manager, loader),
             **extra,
@@ -114,6 +115,7 @@ def test_the_rendered_policy_is_valid_and_names_the_fleet(render: Render, vm: st
     assert policy.vms["messaging-server"].roles == ("controller", "worker")
     assert policy.vms["database-server"].roles == ()
     assert policy.services["backend"].order == ("backend-server", "messaging-server")
+    assert (policy.services["backend"].unit, policy.services["frontend"].unit) == ("node-app", "nginx")
     for service in policy.services.values():
         assert (ANSIBLE / "playbooks" / service.activate).is_file()
         assert (ANSIBLE / "playbooks" / service.deactivate).is_file()
@@ -176,10 +178,64 @@ def test_the_statements_that_found_the_database_hold_hashes_and_no_password(rend
 
 def test_the_definitions_hold_the_hash_and_not_the_password(render: Render) -> None:
     text = render(TEMPLATES / "rabbitmq-definitions.json.j2", "messaging-server")
-    user = as_json(text)["users"][0]
-    stored = base64.b64decode(user["password_hash"])
-    assert hashlib.sha256(stored[:4] + PASSWORD.encode()).digest() == stored[4:]
+    users = as_json(text)["users"]
+    assert [user["name"] for user in users] == ["orch", "orch_app"]
+    for user in users:
+        stored = base64.b64decode(user["password_hash"])
+        assert hashlib.sha256(stored[:4] + PASSWORD.encode()).digest() == stored[4:]
     assert PASSWORD not in text
+
+
+def test_the_application_may_use_its_own_queue_and_nothing_else(render: Render) -> None:
+    definitions = as_json(render(TEMPLATES / "rabbitmq-definitions.json.j2", "messaging-server"))
+    (own,) = [permission for permission in definitions["permissions"] if permission["user"] == "orch_app"]
+    assert own["vhost"] == "app"
+    for right in ("configure", "write", "read"):
+        assert re.search(own[right], "listings")
+        assert not re.search(own[right], "failover_commands")
+    # Where a message for a queue is published.
+    assert re.search(own["write"], "amq.default")
+
+
+@pytest.mark.parametrize("vm", VMS)
+def test_the_application_finds_database_and_broker_on_the_loopback_of_every_vm(render: Render, vm: str) -> None:
+    services = {"database": {"port": 3306}, "messaging": {"port": 5672}}
+    text = render(TEMPLATES / "env.j2", vm, orch_services=services)
+    settings = dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert settings["APP_VM"] == vm
+    assert settings["APP_DATABASE_HOST"] == settings["APP_AMQP_HOST"] == "127.0.0.1"
+    assert (settings["APP_DATABASE_PORT"], settings["APP_AMQP_PORT"]) == ("3306", "5672")
+    assert PASSWORD not in text
+
+
+def test_an_application_without_a_database_is_told_of_none(render: Render) -> None:
+    text = render(TEMPLATES / "env.j2", "backend-server", orch_services={"messaging": {"port": 5672}})
+    assert "APP_DATABASE" not in text
+    assert "APP_AMQP" not in text
+
+
+def test_the_deployment_looks_for_the_archive_that_pack_modules_makes(
+    fleet: tuple[DataLoader, InventoryManager, VariableManager], tmp_path: Path
+) -> None:
+    loader, inventory, manager = fleet
+    variables = manager.get_vars(host=inventory.get_host("backend-server"))
+    variables["playbook_dir"] = str(ANSIBLE / "playbooks")
+    wanted = Path(str(Templar(loader, variables=variables).template(trusted("{{ app_modules }}"))))
+    # Already there: nothing is fetched.
+    (tmp_path / wanted.name).touch()
+    pack = CHECKOUT / "deploy" / "sample-app" / "pack-modules"
+    told = subprocess.run([pack, tmp_path], env={"PATH": "/usr/bin:/bin"}, check=True, capture_output=True, text=True)
+    assert str(tmp_path / wanted.name) == told.stdout.strip()
+    assert wanted.parent.resolve() == CHECKOUT / "dist"
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = json.loads((CHECKOUT / "deploy" / "sample-app" / "app" / "package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert packages
+    for package in packages:
+        assert "resolved" not in package
+        assert package["integrity"]
 
 
 def test_all_vms_are_servers_that_find_each_other_on_the_inventory_s_addresses(render: Render) -> None:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_DIVERGED_OR_PURGED = frozenset({1236, 1945, 1950, 1955})
-"""What the source says to a copy that cannot follow it: ER_MASTER_FATAL_ERROR_READING_BINLOG (what it asks for was
-purged, or it has transactions that the source has not), ER_GTID_POSITION_NOT_FOUND_IN_BINLOG (1945),
-ER_GTID_STRICT_OUT_OF_ORDER (1950), ER_GTID_POSITION_NOT_FOUND_IN_BINLOG2 (1955)."""
+_FATAL_AT_SOURCE = 1236
+"""ER_MASTER_FATAL_ERROR_READING_BINLOG, for many reasons. Of those, what the copy asks for was purged, or it has
+transactions that the source has not: MariaDB's sentence then names the GTID."""
+
+_DIVERGED_OR_PURGED = frozenset({1945, 1950, 1955})
+"""ER_GTID_POSITION_NOT_FOUND_IN_BINLOG, ER_GTID_STRICT_OUT_OF_ORDER, ER_GTID_POSITION_NOT_FOUND_IN_BINLOG2."""
 
 _ROWS_DIFFER = frozenset({1032, 1062})
 """The SQL thread found another content than the source had: a row is missing (ER_KEY_NOT_FOUND), or is there already
 (ER_DUP_ENTRY)."""
 
-_RELAY_LOG = frozenset({1594, 1595})
-"""ER_SLAVE_RELAY_LOG_READ_FAILURE, ER_SLAVE_RELAY_LOG_WRITE_FAILURE: what was received can be fetched again."""
+_RELAY_LOG = frozenset({1594, 1595, 1610, 1743, 1744})
+"""ER_SLAVE_RELAY_LOG_READ_FAILURE, ER_SLAVE_RELAY_LOG_WRITE_FAILURE, ER_SLAVE_CORRUPT_EVENT,
+ER_NETWORK_READ_EVENT_CHECKSUM_FAILURE, ER_BINLOG_READ_EVENT_CHECKSUM_FAILURE: what was received is fetched again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ class Replica:
     @property
     def needs_clone(self) -> bool:
         """Say whether this copy can never follow its source again: it has diverged, or what it needs was purged."""
+        if self.errno == _FATAL_AT_SOURCE:
+            return "GTID" in self.error
         return self.errno in _DIVERGED_OR_PURGED | _ROWS_DIFFER
 
     @property
@@ -81,6 +86,8 @@ class ServerFacts:
     proven: str | None = None
     """Address of the standby that `join_replica` proved to have everything, as long as commits have waited for it
     since; None otherwise, and after a restart of the guard."""
+    up_s: float = 0.0
+    """Whole seconds since the server started. A standby's start purges what was received and not applied."""
 
 
 def no_answer(at: float, problem: str) -> ServerFacts:

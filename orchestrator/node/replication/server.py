@@ -29,6 +29,12 @@ class Server(Protocol):
     def read(self) -> ServerFacts:
         """Read how the server is; raises `ServerAway`."""
 
+    def position_of(self, address: str) -> str:
+        """Read the GTID position of the server at `address`, over the network; raises `ServerAway`.
+
+        For a standby that started anew: once it has `received` that, it again has all that was acknowledged.
+        """
+
     def close_writes(self, within_s: float) -> None:
         """Take no write any more: read-only, and every client's connection is ended.
 

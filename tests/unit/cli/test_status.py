@@ -74,6 +74,7 @@ def test_the_json_answer_keeps_its_keys(world: World) -> None:
         "lock_holder",
         "endpoints",
         "instances",
+        "whole_copies",
         "hold_until",
         "healthy",
         "problem",

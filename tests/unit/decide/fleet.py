@@ -29,6 +29,7 @@ from orchestrator.domain.records import (
     Request,
     RequestKind,
     Rotation,
+    Sync,
 )
 from orchestrator.domain.view import (
     InstanceState,
@@ -50,10 +51,18 @@ GRACE_S = 60.0
 DAY_S = 86400.0
 
 
-def policy_of(order: tuple[str, ...] = ("home", "second"), standby: str = "cold", **changes: Any) -> Policy:
+def policy_of(
+    order: tuple[str, ...] = ("home", "second"),
+    standby: str = "cold",
+    replication: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Policy:
     """Return a policy with the one service; `changes` replace whole sections."""
     document: dict[str, Any] = {
-        "vms": {vm: {"address": f"10.0.0.{n}"} for n, vm in enumerate(("home", "second", "third"), start=1)},
+        "vms": {
+            vm: {"address": f"10.0.0.{n}", "roles": ["controller", "worker"]}
+            for n, vm in enumerate(("home", "second", "third"), start=1)
+        },
         "services": {
             WEB: {
                 "order": order,
@@ -63,6 +72,7 @@ def policy_of(order: tuple[str, ...] = ("home", "second"), standby: str = "cold"
                 "check": {"kind": "http"},
                 "activate": "activate_web.yml",
                 "deactivate": "deactivate_web.yml",
+                "replication": replication,
             }
         },
         **changes,
@@ -136,6 +146,20 @@ class Fleet:
         self.index += 1
         self.lock = LockView(LockValue(vm=vm, epoch=self.assignment.epoch), f"session-{vm}", self.index)
         return self
+
+    def promoting(self, vm: str) -> Fleet:
+        """The VM's guard took the role lock; its copy of the data is not promoted yet."""
+        self.index += 1
+        value = LockValue(vm=vm, epoch=self.assignment.epoch, ready=False)
+        self.lock = LockView(value, f"session-{vm}", self.index)
+        return self
+
+    def whole_on(self, *vms: str) -> Fleet:
+        """Only the copies on these VMs hold every acknowledged write; the first takes the writes."""
+        record = Sync(
+            service=WEB, primary=vms[0], epoch=self.assignment.epoch, complete=vms, since=START, reason="test"
+        )
+        return self.put(keys.sync(WEB), record)
 
     def unlocked(self) -> Fleet:
         """Nobody holds the role lock."""
@@ -221,6 +245,7 @@ class Fleet:
             lock=self.lock,
             endpoints=self._kept(keys.endpoints(WEB)),
             rotation=self._kept(keys.rotation(WEB)),
+            sync=self._kept(keys.sync(WEB)),
             trigger_index=trigger[1] if trigger else None,
             instances=_frozen(self.instances),
         )

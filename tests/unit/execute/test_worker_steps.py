@@ -113,6 +113,7 @@ def test_the_play_is_told_what_the_command_says(fleet: Fleet) -> None:
     assert order.variables == {
         "target": A,
         "failed_instance": "backend-server",
+        "source": "",
         "recovered_instance": "",
         "epoch": 7,
         "service": "backend",

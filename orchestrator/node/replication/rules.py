@@ -1,0 +1,216 @@
+"""PURE: what a guard does about the data of a replicated service, for one situation of its VM.
+
+In: a `Case` with the server's facts and the record of the copies that are whole. Out: duties, or when to ask again.
+Three promises, whatever the view: writes are opened only by the holder of the role lock at the assignment's epoch,
+with a copy that the record calls whole; the record is written before the server behaves accordingly; and one server
+does one thing at a time.
+"""
+
+from __future__ import annotations
+
+from orchestrator.domain.records import MoveKind, Sync
+from orchestrator.node import duties as do
+from orchestrator.node.case import Case
+from orchestrator.node.later import Found, Later
+from orchestrator.node.replication.facts import ServerFacts
+from orchestrator.node.situation import DOWN, UnitState
+
+TRY_AGAIN_S = 2.0
+"""A server that did not get there is told again after this; joining a standby lets commits wait for a moment."""
+
+
+# -- what the rule about the role lock asks ---------------------------------------------------------------------------
+
+
+def writes_are_open(case: Case) -> bool:
+    """Say whether the data may still change here, so that the role lock must not be given away.
+
+    A server that runs and does not answer may take writes for all that anybody knows.
+    """
+    if not case.replicated or case.at.unit.state in DOWN - {UnitState.STOPPING}:
+        return False
+    facts = case.at.data.facts
+    return bool(case.at.data.busy) or facts is None or not facts.answers or facts.writable or facts.waiting > 0
+
+
+def final_position(case: Case) -> str | None:
+    """Return up to where the data goes here, once it does not change any more."""
+    facts = case.at.data.facts
+    return facts.position if case.replicated and facts is not None and facts.answers else None
+
+
+def position_to_reach(case: Case) -> str | None:
+    """Return what the previous holder said when it gave the lock up for this epoch, or what was kept of it since."""
+    lock, assignment = case.at.lock, case.at.assignment
+    if not case.replicated or lock is None or lock.value is None or assignment is None:
+        return None
+    return lock.value.position if lock.value.epoch == assignment.epoch else None
+
+
+def free_dead_lock(case: Case) -> Found:
+    """Give the lock up at once where its server is dead: a lost session would keep it from everybody for a while."""
+    lock = case.at.lock
+    dead = case.at.unit.state in DOWN - {UnitState.STOPPING}
+    if case.replicated and dead and case.view.kv_fresh and case.lock_mine and lock is not None and lock.session:
+        epoch = lock.value.epoch if lock.value is not None else 0
+        yield do.ReleaseLock(case.at.service, f"{case.describe}: it takes no write.", lock.session, epoch)
+
+
+# -- the server -------------------------------------------------------------------------------------------------------
+
+
+def tend_data(case: Case) -> Found:
+    """Have the server do what the role asks for."""
+    facts = case.at.data.facts
+    if not case.replicated or facts is None or not facts.answers or case.at.data.busy:
+        return
+    if case.at.unit.state is not UnitState.ACTIVE or not case.view.kv_fresh:
+        # Without Consul the lease closes writes; nothing else is safe to do.
+        return
+    for found in _role(case, facts):
+        yield _not_too_often(case, found)
+
+
+def _role(case: Case, facts: ServerFacts) -> Found:
+    if case.lock_current:
+        yield from _primary(case, facts)
+    elif facts.writable and not (case.lock_mine and case.active_here):
+        where = case.at.assignment.active if case.at.assignment else "elsewhere"
+        reason = f"{case.at.service} is active on {where}" if not case.active_here else "The role lock is not ours"
+        yield do.CloseWrites(case.at.service, f"{reason}: no write is taken here any more.")
+    elif not facts.writable:
+        yield from _standby(case, facts)
+
+
+def _not_too_often(case: Case, found: do.Duty | Later) -> do.Duty | Later:
+    failed_at = case.at.data.failed_at.get(type(found).__name__)
+    hurried = isinstance(found, Later | do.CloseWrites)
+    if hurried or failed_at is None or case.now >= failed_at + TRY_AGAIN_S:
+        return found
+    return Later(failed_at + TRY_AGAIN_S)
+
+
+def _primary(case: Case, facts: ServerFacts) -> Found:
+    """Holder of the role lock: promote, record, open, and keep the record of the standby true."""
+    sync = case.at.data.sync
+    if sync is None:
+        yield from _first_record(case, facts)
+    elif not _is_recorded(case, sync):
+        yield from _take_over(case, facts, sync)
+    elif facts.replica is not None:
+        yield do.Promote(case.at.service, f"{case.at.service} is active here: its copy follows nobody.", None)
+    else:
+        yield from _serve(case, facts, sync)
+
+
+def _is_recorded(case: Case, sync: Sync) -> bool:
+    assignment = case.at.assignment
+    return assignment is not None and (sync.primary, sync.epoch) == (case.view.vm, assignment.epoch)
+
+
+def _first_record(case: Case, facts: ServerFacts) -> Found:
+    """Begin the record where the service is founded, or where it was deleted under a primary that serves."""
+    assignment, lock = case.at.assignment, case.at.lock
+    if assignment is None or case.at.data.sync_problem:
+        return
+    founded = assignment.kind is MoveKind.INITIAL and assignment.epoch == 1
+    serves = facts.writable and lock is not None and lock.value is not None and lock.value.ready
+    if founded or serves:
+        why = "it is founded here" if founded else "its primary serves here, and the record was gone"
+        yield _write_sync(case, (case.view.vm,), why)
+
+
+def _take_over(case: Case, facts: ServerFacts, sync: Sync) -> Found:
+    """Promote a whole copy: apply what was received, then record that it alone is whole, then (next) open writes."""
+    assignment = case.at.assignment
+    whole = case.view.vm in sync.complete
+    if assignment is None or not (whole or assignment.accepts_data_loss):
+        return
+    if facts.replica is not None:
+        upto = position_to_reach(case) if whole else None
+        yield do.Promote(case.at.service, f"{case.at.service} is active here: its copy is promoted.", upto)
+    else:
+        why = "its copy was promoted" if whole else "its copy was promoted although it may lack acknowledged writes"
+        yield _write_sync(case, (case.view.vm,), why)
+
+
+def _serve(case: Case, facts: ServerFacts, sync: Sync) -> Found:
+    service, standby = case.at.service, _standby_of(case)
+    lock, assignment = case.at.lock, case.at.assignment
+    if lock is None or lock.session is None or assignment is None:
+        return
+    others = tuple(vm for vm in sync.complete if vm != case.view.vm)
+    if standby is not None and not others and facts.writable and facts.proven == case.view.vm_addresses.get(standby):
+        yield _write_sync(case, (case.view.vm, standby), f"{standby} has everything and acknowledges each commit")
+        return
+    if facts.waits_for_replica != bool(others):
+        why = f"{others[0]} is in sync" if others else "no standby is in sync"
+        verb = "waits for it" if others else "waits for nobody"
+        yield do.WaitForReplica(service, f"{why}: each commit {verb}.", bool(others))
+    elif not facts.writable or not case.at.data.leased:
+        # Also where a guard that restarted finds them open: nothing would close them.
+        yield do.OpenWrites(
+            service, "The role lock is ours and the copy whole: writes are taken.", lock.session, assignment.epoch
+        )
+    elif lock.value is None or not lock.value.ready:
+        index = case.at.assignment_index
+        if index:
+            yield do.AcquireLock(service, f"{service} is ready for traffic.", lock.session, assignment.epoch, index)
+    elif others:
+        yield from _lose_standby(case, others[0])
+    elif standby is not None and facts.replicas > 0:
+        yield do.JoinReplica(service, f"{standby} replicates: it is to acknowledge.", case.view.vm_addresses[standby])
+
+
+def _standby_of(case: Case) -> str | None:
+    """Return the other VM of the order, where it may run."""
+    others = [vm for vm in case.at.policy.order if vm != case.view.vm]
+    assignment = case.at.assignment
+    known = [vm for vm in others if vm in case.view.vm_addresses and assignment and assignment.may_run_on(vm)]
+    return known[0] if known else None
+
+
+def _lose_standby(case: Case, standby: str) -> Found:
+    policy = case.at.policy.replication
+    if policy is None or case.since.silent is None:
+        return
+    over = case.since.silent + policy.standby_lost_after_s
+    if case.now < over:
+        yield Later(over)
+    else:
+        yield _write_sync(
+            case, (case.view.vm,), f"{standby} has not acknowledged for {policy.standby_lost_after_s:g} s"
+        )
+
+
+def _write_sync(case: Case, complete: tuple[str, ...], why: str) -> do.Duty:
+    assignment, lock = case.at.assignment, case.at.lock
+    epoch = assignment.epoch if assignment else 0
+    record = Sync(
+        service=case.at.service, primary=case.view.vm, epoch=epoch, complete=complete, since=case.view.wall, reason=why
+    )
+    session = lock.session if lock is not None and lock.session is not None else ""
+    named = " and ".join(complete)
+    return do.WriteSync(
+        case.at.service,
+        f"The whole copies of {case.at.service} are now: {named} ({why}).",
+        record,
+        case.at.data.sync_index,
+        session,
+        case.at.assignment_index,
+    )
+
+
+def _standby(case: Case, facts: ServerFacts) -> Found:
+    """Not the holder of the role lock: follow the one that is ready, and nobody else."""
+    assignment, lock = case.at.assignment, case.at.lock
+    if assignment is None or case.active_here or not case.may_run or lock is None or lock.value is None:
+        return
+    ready = lock.session is not None and lock.value.ready and lock.value.vm == assignment.active
+    if not ready or lock.value.epoch != assignment.epoch or assignment.active not in case.view.vm_addresses:
+        return
+    address, replica = case.view.vm_addresses[assignment.active], facts.replica
+    follows = replica is not None and replica.source == address
+    if follows and replica is not None and (replica.needs_clone or (replica.receives and replica.applies)):
+        return
+    yield do.Follow(case.at.service, f"{assignment.active} takes the writes: its data is copied here.", address)

@@ -1,0 +1,165 @@
+"""A service with data goes only where the copy is whole, and nobody promotes on a guess."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.domain import keys
+from orchestrator.domain.decision import Unchanged
+from orchestrator.domain.records import Command, Play, RequestKind, RequestState
+from tests.unit.decide.fleet import WEB, Fleet, policy_of
+
+REPLICATED = policy_of(standby="hot", replication={"kind": "mariadb"})
+
+
+def in_sync(active: str = "home", **fields: object) -> Fleet:
+    """web is served by the active, and the copy of the other VM is whole."""
+    other = "second" if active == "home" else "home"
+    standbys = ("second",) if active == "home" else ()
+    return Fleet(REPLICATED).serving(active, standbys=standbys, **fields).runs(other).whole_on(active, other)
+
+
+def test_in_the_steady_state_nothing_is_decided_and_the_standby_gets_no_traffic() -> None:
+    fleet = in_sync()
+    assert fleet.step().sentence == "All services are served where they should be; nothing to do."
+    assert fleet.traffic == ["home"]
+
+
+def test_a_failure_moves_it_to_the_copy_that_is_whole() -> None:
+    fleet = in_sync().fails("home")
+    (decision,) = fleet.step().decisions
+    assert decision.code == "failover"
+    assert (fleet.assignment.active, fleet.assignment.epoch) == ("second", 4)
+
+
+def test_the_choice_holds_only_while_the_record_of_the_copies_is_the_one_seen() -> None:
+    fleet = in_sync().fails("home")
+    (decision,) = fleet.step().decisions
+    index = fleet.records[keys.sync(WEB)][1]
+    assert Unchanged(keys.sync(WEB), index) in decision.changes
+
+
+@pytest.mark.parametrize("lost", ["fails", "dies"])
+def test_a_copy_that_is_not_whole_is_never_promoted_by_itself(lost: str) -> None:
+    fleet = in_sync().whole_on("home")
+    getattr(fleet, lost)("home")
+    fleet.step()
+    assert fleet.assignment.active == "home"
+    sentence = fleet.step().sentence
+    if lost == "dies":
+        assert sentence == (
+            "home is not reachable, and no other VM can take web: the copy of web on second lacks acknowledged writes "
+            "(only that of home is whole)."
+        )
+
+
+def test_where_only_its_own_copy_is_whole_it_is_started_again_in_place() -> None:
+    fleet = in_sync().whole_on("home").fails("home")
+    assert fleet.codes() == ["failover"]
+    assert (fleet.assignment.active, fleet.assignment.epoch) == ("home", 4)
+
+
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [
+        (None, "nobody can tell whether the copy of web on second is whole: there is no orch/services/web/sync"),
+        (
+            "garbage",
+            "nobody can tell whether the copy of web on second is whole: orch/services/web/sync cannot be read",
+        ),
+    ],
+)
+def test_nobody_is_promoted_on_a_guess(told: str | None, why: str) -> None:
+    fleet = in_sync().dies("home")
+    if told is None:
+        del fleet.records[keys.sync(WEB)]
+    else:
+        fleet.put(keys.sync(WEB), told)
+    assert fleet.codes() == []
+    assert why in fleet.step().sentence
+
+
+def test_an_operator_may_accept_that_data_is_lost() -> None:
+    fleet = in_sync().whole_on("home").dies("home")
+    fleet.asks(RequestKind.FAILOVER, accept_data_loss=True)
+    assert fleet.codes() == ["failover"]
+    assert (fleet.assignment.active, fleet.assignment.accepts_data_loss) == ("second", True)
+
+
+def test_without_that_word_the_request_is_refused_with_the_reason() -> None:
+    fleet = in_sync().whole_on("home").asks(RequestKind.FAILOVER, target="second")
+    assert fleet.codes() == ["refused"]
+    assert fleet.request().outcome == (
+        "the copy of web on second lacks acknowledged writes (only that of home is whole), so web cannot go there; "
+        "it can go nowhere from home: the copy of web on second lacks acknowledged writes (only that of home is whole)."
+    )
+
+
+def test_a_service_without_data_has_nothing_to_lose() -> None:
+    fleet = Fleet(policy_of(standby="hot")).serving().runs("second")
+    fleet.asks(RequestKind.FAILOVER, target="second", accept_data_loss=True)
+    assert fleet.codes()[-1] == "refused"
+    assert fleet.request("asked").outcome == "web has no data that could be lost; ask without accepting any loss."
+
+
+def test_traffic_waits_until_the_copy_is_promoted() -> None:
+    fleet = in_sync().fails("home")
+    fleet.step()
+    fleet.promoting("second")
+    assert fleet.codes() == []
+    fleet.locked("second")
+    assert fleet.codes() == ["endpoints"]
+    assert fleet.traffic == ["second"]
+
+
+def test_a_planned_move_is_refused_while_the_standby_is_not_in_sync_and_done_when_it_is() -> None:
+    fleet = in_sync().whole_on("home").asks(RequestKind.ROTATION)
+    fleet.step()
+    assert fleet.request().state is RequestState.REFUSED
+    fleet.whole_on("home", "second").asks(RequestKind.ROTATION, "again")
+    assert fleet.codes() == ["rotation"]
+
+
+def test_it_comes_home_only_when_its_copy_there_is_whole_again() -> None:
+    fleet = in_sync("second", epoch=4).whole_on("second")
+    fleet.step()
+    fleet.step(70.0)
+    assert fleet.assignment.active == "second"
+    fleet.whole_on("second", "home")
+    fleet.step()
+    fleet.step(61.0)
+    fleet.step(1.0)
+    assert fleet.assignment.active == "home"
+
+
+def test_a_standby_that_is_not_in_sync_yet_is_told_and_not_started_again() -> None:
+    fleet = in_sync().whole_on("home")
+    assert fleet.step(30.0).sentence == "web has no hot standby on second yet: it replicates and is not in sync yet."
+    assert fleet.codes(30.0) == []
+
+
+def test_a_standby_that_fails_has_its_play_run_with_the_vm_to_copy_from() -> None:
+    fleet = in_sync().whole_on("home").fails("second")
+    fleet.step()
+    assert fleet.codes(11.0) == ["standby"]
+    (command,) = fleet.commands(Play.ACTIVATE)
+    assert (command.target, command.source) == ("second", "home")
+
+
+def test_it_is_founded_at_home_only() -> None:
+    fleet = Fleet(REPLICATED).dies("home")
+    assert fleet.codes() == []
+    assert fleet.step().sentence == "web has no assignment yet, and home is not up."
+    fleet.returns("home")
+    assert fleet.codes() == ["initial"]
+    commands = [record for record, _ in fleet.records.values() if isinstance(record, Command)]
+    assert {(command.target, command.source) for command in commands} == {("home", None), ("second", "home")}
+
+
+def test_it_is_not_founded_anew_where_a_record_says_that_it_was_served_before() -> None:
+    fleet = in_sync()
+    for key in (keys.assignment(WEB), keys.endpoints(WEB)):
+        del fleet.records[key]
+    fleet.unlocked()
+    assert fleet.codes() == []
+    assert "says that it has been served before" in fleet.step().sentence

@@ -1,0 +1,356 @@
+"""What a guard does about a replicated service's data, by table: no fakes, the rules are pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from orchestrator.domain.policy import CheckPolicy, ReplicationPolicy, ServicePolicy
+from orchestrator.domain.records import LockValue, MoveKind, Sync
+from orchestrator.domain.view import LockView
+from orchestrator.node import duties as do
+from orchestrator.node.case import EMPTY_MEMORY, MUTE_S, Memory
+from orchestrator.node.duty import Plan, duties
+from orchestrator.node.replication.facts import Replica, ServerFacts, no_answer
+from orchestrator.node.replication.rules import TRY_AGAIN_S
+from orchestrator.node.situation import AddressState, DataState, Situation
+from tests.unit.node.build import (
+    ANSWERS,
+    FAILED,
+    HERE,
+    NOW,
+    OTHER,
+    SESSION,
+    assignment,
+    registered,
+    situation,
+    view,
+)
+
+ADDRESSES = {HERE: "10.0.8.49", OTHER: "10.0.0.22"}
+POLICY = ServicePolicy(
+    order=(HERE, OTHER),
+    unit="mariadb",
+    port=3306,
+    standby="hot",
+    check=CheckPolicy(kind="tcp"),
+    activate="a.yml",
+    deactivate="d.yml",
+    replication=ReplicationPolicy(kind="mariadb"),
+)
+
+PRIMARY = ServerFacts(at=NOW, answers=True, writable=True, position="0-1-9", waits_for_replica=True, replicas=1)
+ALONE = replace(PRIMARY, waits_for_replica=False, replicas=0)
+CLOSED = replace(PRIMARY, writable=False)
+COPY = ServerFacts(
+    at=NOW,
+    answers=True,
+    position="0-1-9",
+    replica=Replica(ADDRESSES[OTHER], receives=True, applies=True, semi_sync=True, drained=True, behind_s=0.0),
+)
+FRESH = ServerFacts(at=NOW, answers=True)
+LOST = replace(COPY, replica=replace(COPY.replica, receives=False, errno=1236, error="no GTID 0-1-9 there"))
+
+
+def record(*complete: str, primary: str = HERE, epoch: int = 7) -> Sync:
+    return Sync(service="frontend", primary=primary, epoch=epoch, complete=complete, since=1.0, reason="test")
+
+
+BOTH, HERE_ALONE = record(HERE, OTHER), record(HERE)
+
+
+def data(facts: ServerFacts | None = PRIMARY, sync: Sync | None = BOTH, **more: Any) -> DataState:
+    known = {"facts": facts, "sync": sync, "sync_index": 4 if sync else 0, "leased": True, **more}
+    return DataState(**known)
+
+
+def the_lock(vm: str = HERE, epoch: int = 7, session: str | None = SESSION, **more: Any) -> LockView:
+    return LockView(LockValue(vm=vm, epoch=epoch, **more), session, 5)
+
+
+def at_work(**changes: Any) -> Situation:
+    """A primary in its steady state, with a standby in sync."""
+    base = {
+        "policy": POLICY,
+        "assignment": assignment(standbys=(OTHER,)),
+        "lock": the_lock(),
+        "data": data(),
+        "probe": ANSWERS,
+        "address": AddressState.NONE,
+    }
+    found = situation(**{**base, **changes})
+    tag = "active" if found.lock and found.lock.holder == HERE else "candidate"
+    return replace(found, registration=changes.get("registration", registered(found, tag)))
+
+
+def plan_of(at: Situation, memory: Memory = EMPTY_MEMORY, now: float = NOW, **changes: Any) -> Plan:
+    seen = view(at, vm_addresses=MappingProxyType(ADDRESSES), wall=50.0, **changes)
+    return duties(seen, memory, now)
+
+
+def told(plan: Plan) -> list[do.Duty]:
+    """Return the duties that concern the data, the record or the role lock."""
+    mine = do.WriteSync | do.AcquireLock | do.ReleaseLock
+    return [duty for duty in plan.duties if duty.changes is do.Medium.DATA or isinstance(duty, mine)]
+
+
+def names(at: Situation, **changes: Any) -> list[str]:
+    return [type(duty).__name__ for duty in told(plan_of(at, **changes))]
+
+
+NEW_EPOCH = assignment(epoch=8, standbys=(OTHER,))
+MOVED = assignment(active=OTHER, epoch=8, standbys=(HERE,))
+TAKEN = the_lock(epoch=8, ready=False)
+THEIRS = the_lock(vm=OTHER, epoch=8, session="another")
+BEFORE = record(OTHER, HERE, primary=OTHER, epoch=7)
+
+TABLE = [
+    ("a primary whose standby is in sync has nothing to do", at_work(), []),
+    ("while the server does one thing it is told no other", at_work(data=data(CLOSED, busy="Promote")), []),
+    ("a server that was not read yet is told nothing", at_work(data=data(None)), []),
+    ("without Consul nothing is told: the lease closes writes", at_work(data=data(CLOSED)), []),
+    # -- taking over
+    (
+        "a copy that takes over applies what it has received first",
+        at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(COPY, BEFORE)),
+        ["Promote"],
+    ),
+    (
+        "then it records that it alone is whole",
+        at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, BEFORE)),
+        ["WriteSync"],
+    ),
+    (
+        "then it takes writes, waiting for nobody",
+        at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, record(HERE, epoch=8))),
+        ["OpenWrites"],
+    ),
+    (
+        "only then traffic is let in",
+        at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(ALONE, record(HERE, epoch=8))),
+        ["AcquireLock"],
+    ),
+    (
+        "a copy that is not whole is not promoted",
+        at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(COPY, record(OTHER, primary=OTHER))),
+        [],
+    ),
+    (
+        "unless an operator accepts what it lacks",
+        at_work(
+            assignment=NEW_EPOCH.with_(accepts_data_loss=True),
+            lock=TAKEN,
+            data=data(COPY, record(OTHER, primary=OTHER)),
+        ),
+        ["Promote"],
+    ),
+    (
+        "without a record nothing is promoted",
+        at_work(assignment=NEW_EPOCH.with_(kind=MoveKind.FAILOVER), lock=TAKEN, data=data(COPY, None)),
+        [],
+    ),
+    (
+        "a record that cannot be read is not an absent one",
+        at_work(assignment=assignment(epoch=1), lock=the_lock(epoch=1), data=data(FRESH, None, sync_problem="no JSON")),
+        [],
+    ),
+    (
+        "a service that is founded has its first record",
+        at_work(assignment=assignment(epoch=1), lock=the_lock(epoch=1, ready=False), data=data(FRESH, None)),
+        ["WriteSync"],
+    ),
+    (
+        "a record that was deleted is written again by the primary that serves",
+        at_work(data=data(ALONE, None)),
+        ["WriteSync"],
+    ),
+    # -- a restart of the server where it is
+    (
+        "a primary that has restarted waits for its standby before it takes writes",
+        at_work(data=data(replace(CLOSED, waits_for_replica=False))),
+        ["WaitForReplica"],
+    ),
+    ("then it takes writes again", at_work(data=data(CLOSED)), ["OpenWrites"]),
+    ("writes that a restarted guard finds open come under a lease", at_work(data=data(leased=False)), ["OpenWrites"]),
+    # -- the standby comes and goes
+    (
+        "a standby that replicates is asked to acknowledge",
+        at_work(data=data(replace(ALONE, replicas=1), HERE_ALONE)),
+        ["JoinReplica"],
+    ),
+    (
+        "one that was proved to have everything is recorded as whole",
+        at_work(data=data(replace(PRIMARY, proven=ADDRESSES[OTHER]), HERE_ALONE)),
+        ["WriteSync"],
+    ),
+    (
+        "one that was recorded as lost is not waited for",
+        at_work(data=data(PRIMARY, HERE_ALONE)),
+        ["WaitForReplica"],
+    ),
+    (
+        "a standby that may not run is not asked",
+        at_work(assignment=assignment(), data=data(replace(ALONE, replicas=1), HERE_ALONE)),
+        [],
+    ),
+    # -- giving up
+    ("a role lock that is another's closes writes", at_work(lock=the_lock(vm=OTHER, session="x")), ["CloseWrites"]),
+    ("so does one that is lost", at_work(lock=the_lock(session=None), sessions=()), ["CloseWrites"]),
+    ("a planned move closes writes before the lock is given", at_work(assignment=MOVED), ["CloseWrites"]),
+    (
+        "nor is it given while commits go on",
+        at_work(assignment=MOVED, data=data(replace(CLOSED, waiting=1))),
+        [],
+    ),
+    ("nor while the server does not answer", at_work(assignment=MOVED, data=data(no_answer(NOW, "hung"))), []),
+    ("once nothing changes any more it is given", at_work(assignment=MOVED, data=data(CLOSED)), ["ReleaseLock"]),
+    ("a server that is dead needs no lock", at_work(unit=FAILED), ["ReleaseLock"]),
+    # -- following
+    (
+        "a former primary follows the one that is ready",
+        at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(CLOSED)),
+        ["Follow"],
+    ),
+    (
+        "but nobody who is not ready",
+        at_work(assignment=MOVED, lock=the_lock(OTHER, 8, "another", ready=False), sessions=(), data=data(CLOSED)),
+        [],
+    ),
+    (
+        "nor one whose epoch is past",
+        at_work(assignment=MOVED.with_(epoch=9), lock=THEIRS, sessions=(), data=data(CLOSED)),
+        [],
+    ),
+    ("a copy that follows is left alone", at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(COPY)), []),
+    (
+        "one that stopped is told again",
+        at_work(
+            assignment=MOVED,
+            lock=THEIRS,
+            sessions=(),
+            data=data(replace(COPY, replica=replace(COPY.replica, receives=False))),
+        ),
+        ["Follow"],
+    ),
+    (
+        "one that has diverged is not: it must be replaced",
+        at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(LOST)),
+        [],
+    ),
+]
+
+
+@pytest.mark.parametrize(("at", "expected"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_what_is_done_about_the_data(at: Situation, expected: list[str], request: pytest.FixtureRequest) -> None:
+    without_consul = "without Consul" in request.node.callspec.id
+    assert names(at, kv_fresh=not without_consul) == expected
+
+
+def test_the_lock_is_taken_before_the_copy_is_promoted_and_says_that_it_is_not_ready() -> None:
+    free = the_lock(vm=OTHER, epoch=8, session=None, position="0-1-9")
+    (taken,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=free, data=data(COPY, BEFORE))))
+    assert isinstance(taken, do.AcquireLock)
+    assert (taken.ready, taken.position) == (False, "0-1-9")
+
+
+def test_a_lock_that_was_lost_says_no_position() -> None:
+    lost = the_lock(vm=OTHER, epoch=7, session=None, position="0-1-3")
+    (taken,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=lost, data=data(COPY, BEFORE))))
+    assert isinstance(taken, do.AcquireLock)
+    assert taken.position is None
+
+
+def test_a_copy_is_promoted_up_to_what_the_former_holder_said() -> None:
+    lock = the_lock(epoch=8, ready=False, position="0-1-9")
+    (promote,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=lock, data=data(COPY, BEFORE))))
+    assert promote == do.Promote("frontend", promote.reason, "0-1-9")
+
+
+def test_the_lock_is_given_with_the_position_that_the_next_holder_must_reach() -> None:
+    (given,) = told(plan_of(at_work(assignment=MOVED, data=data(CLOSED))))
+    assert isinstance(given, do.ReleaseLock)
+    assert (given.epoch, given.position) == (8, "0-1-9")
+
+
+def test_the_record_is_fenced_by_the_lock_the_assignment_and_its_own_index() -> None:
+    at = at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, BEFORE))
+    (written,) = told(plan_of(at))
+    assert isinstance(written, do.WriteSync)
+    assert (written.session, written.assignment_index, written.index) == (SESSION, 3, 4)
+    assert (written.record.primary, written.record.epoch, written.record.complete) == (HERE, 8, (HERE,))
+
+
+SILENT_STANDBY = [replace(PRIMARY, replicas=0), replace(PRIMARY, waiting=2, acknowledged=5)]
+
+
+@pytest.mark.parametrize("facts", SILENT_STANDBY, ids=["gone", "says nothing"])
+def test_a_standby_that_is_silent_for_its_time_is_recorded_as_lost_before_anything_else(facts: ServerFacts) -> None:
+    at = at_work(data=data(facts))
+    first = plan_of(at)
+    assert told(first) == []
+    again = plan_of(at, first.memory, NOW + 0.5)
+    assert told(again) == []
+    (written,) = told(plan_of(at, again.memory, NOW + 1.6))
+    assert isinstance(written, do.WriteSync)
+    assert written.record.complete == (HERE,)
+
+
+def test_a_standby_that_acknowledges_again_in_time_stays() -> None:
+    first = plan_of(at_work(data=data(replace(PRIMARY, waiting=2, acknowledged=0))))
+    second = plan_of(at_work(data=data(replace(PRIMARY, waiting=2, acknowledged=1))), first.memory, NOW + 0.9)
+    third = plan_of(at_work(data=data(replace(PRIMARY, waiting=2, acknowledged=1))), second.memory, NOW + 1.8)
+    assert told(third) == []
+
+
+def test_what_failed_a_moment_ago_is_tried_again_after_a_while() -> None:
+    at = at_work(data=data(replace(ALONE, replicas=1), HERE_ALONE, failed_at={"JoinReplica": NOW - 0.1}))
+    plan = plan_of(at)
+    assert told(plan) == []
+    assert plan.wake_at == pytest.approx(NOW - 0.1 + TRY_AGAIN_S)
+    assert [type(duty).__name__ for duty in told(plan_of(at, now=NOW + TRY_AGAIN_S))] == ["JoinReplica"]
+
+
+def test_closing_writes_never_waits() -> None:
+    at = at_work(assignment=MOVED, data=data(failed_at={"CloseWrites": NOW - 0.1}))
+    assert names(at) == ["CloseWrites"]
+
+
+def pushed(plan: Plan) -> list[do.PushUnit]:
+    return [duty for duty in plan.duties if isinstance(duty, do.PushUnit) and duty.status == "critical"]
+
+
+def test_a_server_that_runs_and_does_not_answer_has_failed_after_a_while() -> None:
+    at = at_work(data=data(no_answer(NOW, "no answer within 2 s")))
+    first = plan_of(at)
+    assert pushed(first) == []
+    (push,) = pushed(plan_of(at, first.memory, NOW + MUTE_S))
+    assert push.reason == "mariadb runs and does not answer: no answer within 2 s."
+
+
+def test_a_copy_that_has_diverged_fails_with_the_sentence_of_its_source() -> None:
+    at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(LOST))
+    (push,) = pushed(plan_of(at))
+    assert (
+        push.reason
+        == "the copy of frontend here cannot follow 10.0.0.22 any more and must be replaced: no GTID 0-1-9 there."
+    )
+
+
+def test_a_primary_is_not_failed_by_what_it_once_followed() -> None:
+    assert pushed(plan_of(at_work(data=data(replace(LOST, writable=True))))) == []
+
+
+def test_an_instance_whose_server_was_not_read_yet_is_not_registered() -> None:
+    at = at_work(registration=None, lock=the_lock(session=None), sessions=(), data=data(None))
+    assert [type(duty).__name__ for duty in plan_of(at).duties if isinstance(duty, do.Register)] == []
+    answering = replace(at, data=data(COPY))
+    assert [type(duty).__name__ for duty in plan_of(answering).duties if isinstance(duty, do.Register)] == ["Register"]
+
+
+def test_what_the_server_does_is_in_the_words_of_the_unit_check() -> None:
+    plan = plan_of(at_work())
+    (push,) = [duty for duty in plan.duties if isinstance(duty, do.PushUnit)]
+    assert push.output.endswith("PID 123; it takes writes, each acknowledged by the standby")
