@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from orchestrator.node.replication import facts
+from orchestrator.node.replication.sql import HEARTBEAT_S, MARIADB, SEMI_SYNC_TIMEOUT_MS
 from tests.integration.mariadb_server import (
     ACCOUNTS_AND_SCHEMA,
     APP_PASSWORD,
@@ -62,7 +63,8 @@ def folder() -> Iterator[Datadirs]:
 @pytest.fixture
 def pair(folder: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
     """Two servers as the package makes them, both running."""
-    servers = (MariaDb(folder, 1), MariaDb(folder, 2))
+    port = free_port()
+    servers = (MariaDb(folder, 1, port), MariaDb(folder, 2, port))
     try:
         for server in servers:
             server.start()
@@ -100,8 +102,9 @@ def refusal(server: MariaDb, verb: str, *more: str) -> str:
 def follow(server: MariaDb, source: MariaDb) -> None:
     server.ask("SET GLOBAL gtid_slave_pos = @@gtid_current_pos")
     server.ask(
-        "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=%s, MASTER_USER='orch_replication', "
+        "CHANGE MASTER TO MASTER_HOST=%s, MASTER_PORT=%s, MASTER_USER='orch_replication', "
         "MASTER_PASSWORD='replication-secret', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
+        source.address,
         source.port,
     )
     server.ask("START SLAVE")
@@ -167,6 +170,7 @@ def test_the_rendered_statements_make_the_accounts_and_only_the_application_s_sc
         "app_database_password": APP_PASSWORD,
     }
     answer(home, "found", text=rendered("database-founding.sql.j2", **accounts))
+    home.ask(MARIADB.heartbeat_write)
     home.ask("SET GLOBAL read_only = 0")
     with home.client() as client, client.cursor() as cursor:
         cursor.execute("CREATE TABLE mine (id INT PRIMARY KEY)")
@@ -201,7 +205,8 @@ def test_mariadb_knows_every_setting_of_the_rendered_configuration_and_has_what_
     effective = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert effective["server-id"] == "2"
     assert effective["read-only"] == "TRUE"
-    assert effective["rpl-semi-sync-master-timeout"] == "10000000000000"
+    assert effective["rpl-semi-sync-master-timeout"] == str(SEMI_SYNC_TIMEOUT_MS)
+    assert int(effective["slave-net-timeout"]) > HEARTBEAT_S, "a source that is alive is not taken for gone"
     assert effective["rpl-semi-sync-master-wait-point"] == "AFTER_SYNC"
 
 
@@ -224,12 +229,12 @@ def test_where_home_had_data_before_the_binlog_began_a_standby_must_be_cloned(pa
     assert answer(standby, "needed")["needed"] is True
 
 
-def test_the_numbers_that_call_for_a_clone_are_the_guard_s() -> None:
-    found = [
-        errno for errno in range(1000, 4000) if facts.Replica("", False, False, False, False, None, errno).needs_clone
-    ]
-    line = next(line for line in SCRIPT.read_text().splitlines() if line.startswith("NEEDS_CLONE"))
-    assert sorted(int(number) for number in line.partition("{")[2].partition("}")[0].split(",")) == found
+def test_what_calls_for_a_clone_is_what_the_guard_takes_for_it() -> None:
+    script = runpy.run_path(str(SCRIPT))
+    for errno in range(1000, 4000):
+        for error in ("requested to start from GTID 0-1-14", "binlog truncated"):
+            replica = facts.Replica("", False, False, False, False, None, errno, error)
+            assert script["can_never_follow"](errno, error) == replica.needs_clone, (errno, error)
 
 
 def test_only_the_copy_that_takes_writes_is_a_source_and_it_is_never_replaced(pair: tuple[MariaDb, MariaDb]) -> None:
@@ -241,6 +246,23 @@ def test_only_the_copy_that_takes_writes_is_a_source_and_it_is_never_replaced(pa
     assert "it is the active one" in refusal(active, "receive")
     assert "it is the active one" in refusal(active, "save-errant", "")
     assert "is no list of GTIDs" in refusal(standby, "save-errant", "x; y")
+
+
+def test_where_the_binlog_cannot_be_read_from_a_gtid_on_all_of_it_is_saved(
+    pair: tuple[MariaDb, MariaDb], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = pair
+    diverge(old, new)
+    program = shutil.which("mariadb-binlog")
+    (tmp_path / "mariadb-binlog").write_text(
+        f'#!/bin/sh\ncase "$*" in *--start-position*) exit 1 ;; esac\nexec {program} "$@"\n'
+    )
+    (tmp_path / "mariadb-binlog").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    saved = answer(old, "save-errant", str(answer(new, "state")["gtids"]))
+    assert saved["transactions"] == 2
+    text = Path(str(saved["file"])).read_text()
+    assert all(word in text for word in ("shared", "lost-1", "lost-2"))
 
 
 def test_a_clone_that_comes_in_part_is_never_used(pair: tuple[MariaDb, MariaDb]) -> None:

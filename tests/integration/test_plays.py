@@ -7,6 +7,8 @@ import os
 import queue
 import signal
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -198,3 +200,40 @@ def test_only_so_many_artefacts_are_kept_and_never_a_running_one_deleted(tmp_pat
         (tmp_path / f"c{number}").mkdir()
     prune_artefacts(tmp_path, 2, {"c0"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["c0", "c3", "c4"]
+
+
+PLAYBOOKS = Path(__file__).resolve().parents[2] / "ansible" / "playbooks"
+
+
+def by_hand(playbook: str, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run a play of this checkout; nothing is changed (--check), and what needs systemd is not there."""
+    return subprocess.run(
+        [
+            str(Path(sys.executable).with_name("ansible-playbook")),
+            "-c",
+            "local",
+            "--check",
+            *more,
+            f"playbooks/{playbook}",
+        ],
+        cwd=PLAYBOOKS.parent,
+        env={**os.environ, "ANSIBLE_CONFIG": str(PLAYBOOKS.parent / "ansible.cfg")},
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+    )
+
+
+@pytest.mark.parametrize("playbook", sorted(path.name for path in PLAYBOOKS.glob("*.yml")))
+def test_every_playbook_has_a_syntax_that_ansible_accepts(playbook: str) -> None:
+    done = by_hand(playbook, "--syntax-check", "-e", "target=database-server")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("playbook", sorted(path.name for path in PLAYBOOKS.glob("*activate_*.yml")))
+def test_a_play_refuses_a_vm_that_is_not_in_the_service_s_order(playbook: str) -> None:
+    stranger = "messaging-server" if "database" in playbook or "frontend" in playbook else "database-server"
+    done = by_hand(playbook, "-e", f"target={stranger}")
+    assert done.returncode != 0
+    service = playbook.partition("_")[2].removesuffix(".yml")
+    assert f"{stranger} is not one VM of the order of {service}" in (done.stdout + done.stderr).replace("\n", " ")
