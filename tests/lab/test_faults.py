@@ -10,10 +10,9 @@ import pytest
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
 from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, settle, wait_until
-from tests.lab.fleet import HOME, SECOND, epochs, history, traffic, unit_state, wait_client, wait_served_by
+from tests.lab.fleet import HOME, SECOND, UNIT, epochs, history, traffic, unit_state, wait_client, wait_served_by
 
 URL = {"backend": BACKEND_URL, "frontend": FRONTEND_URL}
-UNIT = {"backend": "node-app", "frontend": "nginx"}
 
 
 @pytest.mark.parametrize("name", ["backend", "frontend"])
