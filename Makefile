@@ -38,7 +38,7 @@ integration: bootstrap-test  ## Against a real Consul and a real RabbitMQ.
 lab-tests: bootstrap-test  ## On the four machines (as root).
 	@$(TEST_LAB) $(PYTEST) tests/lab
 
-bench: bootstrap  ## Every number that is asked for, each fault ten times, as a table and as JSON; about an hour.
+bench: bootstrap  ## Every number that is asked for, each fault ten times, as a table and as JSON; two hours and a half.
 	@$(PYTHON) -m deploy.trials.bench
 
 bootstrap:

@@ -78,6 +78,10 @@ class Writing(Background):
         """Return the tries; good is what was acknowledged, or confirmed where that is what is measured."""
         return ledger.samples_of_tries(self.tries(), confirmed=self._confirmed)
 
+    def requests(self) -> int:
+        """Return how many requests have ended so far: what was acknowledged was read back too."""
+        return len(self.tries()) + len(self.readings())
+
     def outage(self, fault_at: float) -> Outage:
         """Return how long nothing was acknowledged from the fault on."""
         return ledger.write_outage(self.tries(), fault_at, confirmed=self._confirmed)

@@ -62,6 +62,9 @@ class Client(Protocol):
     def samples(self) -> list[Sample]:
         """Return what became of each request so far."""
 
+    def requests(self) -> int:
+        """Return how many requests have ended so far."""
+
     def outage(self, fault_at: float) -> Outage:
         """Return what the client saw of an outage from the fault on."""
 
@@ -81,6 +84,10 @@ class Traffic(Background):
     def samples(self) -> list[Sample]:
         """Return what the client has noted so far."""
         return samples_of(self._notes.read_text().splitlines())
+
+    def requests(self) -> int:
+        """Return how many requests have ended so far."""
+        return len(self.samples())
 
     def outage(self, fault_at: float) -> Outage:
         """Return the longest silence from the fault on."""
