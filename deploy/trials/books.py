@@ -37,10 +37,10 @@ def new_prefix() -> str:
 class Writing(Background):
     """A background process that notes tries and readings."""
 
-    def __init__(self, lab: Lab, command: list[str], notes: Path, prefix: str, *, confirmed: bool = False) -> None:
+    def __init__(self, command: list[str], notes: Path, prefix: str, *, confirmed: bool = False) -> None:
         super().__init__(command, notes)
         self.prefix = prefix
-        self._lab, self._confirmed = lab, confirmed
+        self._confirmed = confirmed
         self._read, self._rest = 0, b""
         self._tries: list[Try] = []
         self._readings: list[Reading] = []
@@ -86,10 +86,6 @@ class Writing(Background):
         """Return how long nothing was acknowledged from the fault on."""
         return ledger.write_outage(self.tries(), fault_at, confirmed=self._confirmed)
 
-    def troubles(self) -> list[str]:
-        """Return what was acknowledged and is not there, or is there twice."""
-        return unlike_the_ledger(self._lab, self)
-
 
 class Writers(Writing):
     """`with Writers(lab, notes) as writers:` POSTs listings through the front door until the block ends."""
@@ -107,11 +103,12 @@ class Writers(Writing):
         prefix = new_prefix()
         options = ["--prefix", prefix, "--rate", str(rate), "--seconds", str(seconds)]
         command = lab.client_command([sys.executable, "-m", "deploy.trials.writers", url, *options])
-        super().__init__(lab, command, notes, prefix, confirmed=confirmed)
+        super().__init__(command, notes, prefix, confirmed=confirmed)
+        self._lab = lab
 
     def troubles(self) -> list[str]:
-        """Return what was lost, and whose message was."""
-        return [*super().troubles(), *left_unindexed(self._lab, self)]
+        """Return what was lost or doubled, and whose message was lost."""
+        return [*unlike_the_ledger(self._lab, self), *left_unindexed(self._lab, self)]
 
 
 class LocalWriter(Writing):
@@ -121,8 +118,14 @@ class LocalWriter(Writing):
         self, lab: Lab, vm: str, notes: Path, *, host: str = "", rate: float = 20.0, seconds: float = 600.0
     ) -> None:
         prefix = new_prefix()
-        words = [host or lab.fleet.vm(vm).address, prefix, vm, str(rate), str(seconds)]
-        super().__init__(lab, lab.command_in_vm(vm, [PYTHON, "-c", IN_THE_VM.read_text(), *words]), notes, prefix)
+        words = [host or lab.fleet.vm(vm).address, "--prefix", prefix, "--by", vm]
+        words += ["--rate", str(rate), "--seconds", str(seconds)]
+        super().__init__(lab.command_in_vm(vm, [PYTHON, "-c", IN_THE_VM.read_text(), *words]), notes, prefix)
+        self._lab = lab
+
+    def troubles(self) -> list[str]:
+        """Return what was lost or doubled."""
+        return unlike_the_ledger(self._lab, self)
 
 
 # --- as what a trial is measured by (trial.Trial.client); a listing is two requests -------------------------------
