@@ -8,7 +8,7 @@ TEST_LAB := ORCH_LAB_NAME=$${ORCH_LAB_NAME:-orch-test}
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit simulation integration lab-tests bench bootstrap bootstrap-test clean
+.PHONY: help demo test check unit simulation integration lab-tests bench soak bootstrap bootstrap-test clean
 
 help:  ## What can be made.
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -40,6 +40,9 @@ lab-tests: bootstrap-test  ## On the four machines (as root).
 
 bench: bootstrap  ## Every number that is asked for, each fault ten times, as a table and as JSON; two hours and a half.
 	@$(PYTHON) -m deploy.trials.bench
+
+soak: bootstrap  ## Thirty random faults while listings are written; fails on any that is lost. About 40 min; FAULTS=, SEED=.
+	@$(PYTHON) -m deploy.trials.soak $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 bootstrap:
 	@deploy/bootstrap.sh

@@ -25,9 +25,8 @@ WITNESS = "database-server"
 # A VM that one of these was done to is not asked.
 SILENT = frozenset({"poweroff", "cut", "freeze"})
 SERVED_AGAIN_WITHIN_S = 60.0
-SETTLED_WITHIN_S = 120.0
 # A VM that returns brings its copy of the database up to date, or has it made anew, before all is as it was.
-RETURNED_WITHIN_S = 180.0
+SETTLED_WITHIN_S = 180.0
 # These are done to a service's unit, the others to a whole VM.
 UNIT_FAULTS = frozenset({"kill", "crash", "stop"})
 
@@ -134,9 +133,9 @@ def _has_leftovers(service: dict[str, Any]) -> bool:
     return service["standby"] == "cold" and "healthy" in beside
 
 
-def settle(lab: Lab, within_s: float = SETTLED_WITHIN_S) -> None:
+def settle(lab: Lab) -> None:
     """Wait until the fleet is as it should be."""
-    wait_until("every service is served where it is designated", lambda: is_settled(lab), within_s, 0.2)
+    wait_until("every service is served where it is designated", lambda: is_settled(lab), SETTLED_WITHIN_S, 0.2)
 
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:
@@ -185,7 +184,7 @@ def _return(lab: Lab) -> float:
     """Mend, and return the seconds until the fleet is as before."""
     began = time.monotonic()
     lab.mend()
-    settle(lab, RETURNED_WITHIN_S)
+    settle(lab)
     return time.monotonic() - began
 
 
