@@ -200,7 +200,8 @@ class Soak:
         lost = [said for one in self._judged for said in one.losses]
         acknowledged = self._judged[-1].acknowledged if self._judged else 0
         outcome = f"{len(lost)} findings of loss" if lost else "nothing lost, doubled or left unindexed"
-        return f"seed {self._seed}: {faults_done(self._judged)} faults, {acknowledged} listings acknowledged, {outcome}; {self._file}"
+        done = f"seed {self._seed}: {faults_done(self._judged)} faults, {acknowledged} listings acknowledged"
+        return f"{done}, {outcome}; {self._file}"
 
     def write(self) -> None:
         """Write everything as JSON; the file is replaced whole."""
