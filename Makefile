@@ -5,13 +5,14 @@ PYTEST := $(PYTHON) -m pytest
 # The lab of the tests is not the one that a person may have open.
 TEST_LAB := ORCH_LAB_NAME=$${ORCH_LAB_NAME:-orch-test}
 
-export PATH := $(PATH):/usr/sbin:/sbin
+# The browser is there only where deploy/bootstrap.sh had to fetch one.
+export PATH := $(CURDIR)/$(VENV)/browser:$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check unit simulation integration lab-tests bench soak bootstrap bootstrap-test clean
 
 help:  ## What can be made.
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: bootstrap  ## Four machines, a service taken away, failover and failback live, and how long each step took.
 	@$(PYTHON) -m deploy.trials.demo

@@ -14,7 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
 
 from orchestrator.decide import decide
 from orchestrator.domain.decision import Memory, Outcome, Reached
@@ -23,7 +25,10 @@ from orchestrator.domain.records import Assignment
 from orchestrator.domain.view import View
 from orchestrator.observe.parse import parse_view
 from orchestrator.store.port import Check, KvPair
+from orchestrator.store.records import problem_in
 
+# The last moment of the year 9999, after which no calendar goes.
+LAST_MOMENT = 253402300799.0
 # One segment; the ring has two, so that the disk never holds more than twice this (about an hour of a busy fleet).
 SEGMENT_BYTES = 8 * 1024 * 1024
 
@@ -98,6 +103,22 @@ def _bytes(value: Any) -> bytes:
     return base64.b64decode(value["base64"]) if isinstance(value, dict) else str(value).encode()
 
 
+Moment = Annotated[float, Field(ge=0, le=LAST_MOMENT, allow_inf_nan=False)]
+
+
+class _Line(BaseModel):
+    """What a line holds, in the order in which `line_of` writes it."""
+
+    now: Moment
+    observed_at: Moment = 0.0
+    quorum_since: Moment | None = None
+    kv: tuple[tuple[str, int, str | None, str | dict[Literal["base64"], str]], ...]
+    checks: tuple[tuple[str, str, str, str, str], ...]
+    policy: Policy
+    memory: dict[str, Any]
+    outcome: dict[str, Any]
+
+
 def line_of(inputs: Inputs, outcome: Outcome) -> str:
     """Return the recorder's line for one cycle."""
     return json.dumps(
@@ -115,25 +136,33 @@ def line_of(inputs: Inputs, outcome: Outcome) -> str:
     )
 
 
-def inputs_of(line: str) -> tuple[Inputs, dict[str, Any]]:
+def inputs_of(line: str | bytes) -> tuple[Inputs, dict[str, Any]]:
     """Return what a recorder's line holds: the inputs and the recorded outcome.
 
     Raises ValueError with one sentence when the line is none of the recorder's.
     """
     try:
-        fields = json.loads(line)
+        fields = _Line.model_validate_json(line)
         inputs = Inputs(
-            now=float(fields["now"]),
-            pairs=tuple(KvPair(row[0], _bytes(row[3]), row[1], row[2]) for row in fields["kv"]),
-            checks=tuple(Check(row[0], row[1], row[2], row[4], row[3]) for row in fields["checks"]),
-            policy=Policy.model_validate(fields["policy"]),
-            memory=decoded_memory(fields["memory"]),
-            observed_at=float(fields.get("observed_at", 0.0)),
-            quorum_since=None if (since := fields.get("quorum_since")) is None else float(since),
+            now=fields.now,
+            pairs=tuple(KvPair(key, _bytes(value), index, session) for key, index, session, value in fields.kv),
+            checks=tuple(Check(node, check, status, output, id_) for node, check, status, id_, output in fields.checks),
+            policy=fields.policy,
+            memory=decoded_memory(fields.memory),
+            observed_at=fields.observed_at,
+            quorum_since=fields.quorum_since,
         )
-        return inputs, dict(fields["outcome"])
+    except ValidationError as error:
+        raise ValueError(f"this is not a line of the recorder: {_problem_in(error)}") from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"this is not a line of the recorder: {error}") from error
+        raise ValueError("this is not a line of the recorder: a value in it is none that it writes") from error
+    return inputs, fields.outcome
+
+
+def _problem_in(error: ValidationError) -> str:
+    if error.errors(include_url=False)[0]["type"] == "json_invalid":
+        return "it is not JSON"
+    return problem_in(error).replace("Input should", "should")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +182,7 @@ class Replayed:
 
 def replay(path: Path) -> Iterator[Replayed]:
     """Feed every line of the file to `decide()`. Raises ValueError (naming the line) on a line that is none."""
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

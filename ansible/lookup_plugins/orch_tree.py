@@ -18,7 +18,7 @@ options:
   skip: {description: Relative paths to leave out., type: list, elements: str, default: []}
 """
 
-SKIPPED = {"__pycache__", ".git"}
+SKIPPED = {"__pycache__", ".git", "node_modules"}
 
 
 class LookupModule(LookupBase):

@@ -109,7 +109,7 @@ def mounts_in_use() -> str:
 
 
 # How many entries of each kind stay. Environments are not among them: they belong to other checkouts as well.
-KEPT = {"state": 3, "image": 3, "base": 2, "control": 2, "wheel": 5, "tools": 2}
+KEPT = {"state": 3, "image": 3, "base": 2, "control": 2, "wheel": 5, "modules": 2, "tools": 2}
 
 
 def tidy() -> None:

@@ -17,7 +17,7 @@ from deploy.machines.fleet import Fleet
 from deploy.machines.image import build_id
 from deploy.machines.places import CHECKOUT, LabPlaces
 from deploy.machines.playbook import PLAYBOOKS, run_playbook
-from deploy.machines.tools import Tools, wheel
+from deploy.machines.tools import Tools, app_modules, wheel
 
 Say = Callable[[str], None]
 
@@ -81,6 +81,11 @@ def saved_state(fleet: Fleet, tools: Tools, layers: Sequence[Path]) -> SavedStat
     return SavedState(cache.key_of(texts=texts, paths=paths, relative_to=CHECKOUT))
 
 
+def kept_to_start_from(saved: SavedState | None, *, fresh: bool) -> SavedState | None:
+    """Return the state to boot the machines from; None: from the image, which is then deployed (or left bare)."""
+    return saved if saved is not None and saved.exists() and not fresh else None
+
+
 def has_site() -> bool:
     return (PLAYBOOKS / SITE).is_file()
 
@@ -91,6 +96,7 @@ def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
         "consul_binary": str(tools.consul),
         "consul_template_binary": str(tools.consul_template),
         "orch_wheel": str(wheel(say)),
+        "app_modules": str(app_modules(say)),
         # /proc/loadavg in a container is the host's: four VMs on two cores would all call themselves overloaded.
         "orch_load": {"warning": LAB_LOAD_WARNING},
     }

@@ -219,7 +219,7 @@ def control(lower: Path, say: Say) -> Path:
         for path in (upper, work, root):
             path.mkdir()
         environment = {**chroot_environment(), "PYTHONPATH": f"{BAKE}/control/.pip"}
-        argv = ("python3", "-m", "pip", "install", "--quiet", "--target", f"{BAKE}/control", "ansible-core>=2.15")
+        argv = ("python3", "-m", "pip", "install", "--target", f"{BAKE}/control", "ansible-core>=2.15")
         binds = (*chroot_binds(), Bind(folder, f"{BAKE}/control", writable=True))
         in_layers(Job(root, argv, environment, Layers((lower,), upper, work), binds), logs() / "control.log")
         for path in (upper, work, root, pip_home):

@@ -42,6 +42,11 @@ def _stop_controller(machine: Machine) -> None:
     machine.run(["systemctl", "stop", "orch-controller.service"], check=False)
 
 
+def suffices(state: LabState, *, fresh: bool, bare: bool) -> bool:
+    """Say whether a lab in this state is what `up` is asked for, so that it can be left as it is."""
+    return state.phase == "up" and not fresh and (bare or state.mode == "deployed")
+
+
 class Lab:
     """Four machines and an outside client. Every method raises LabError with a reason that can be acted on."""
 
@@ -102,7 +107,7 @@ class Lab:
         image.require_root()
         with held_lock(self.places.lock, on_wait=lambda: self.say("waiting for another command on this lab")):
             state = self.state()
-            if state is not None and state.phase == "up" and not fresh and (bare or state.mode == "deployed"):
+            if state is not None and suffices(state, fresh=fresh, bare=bare):
                 lost = self._lost(state)
                 if not lost:
                     self._say_that_it_is_up_already(state)
@@ -130,25 +135,25 @@ class Lab:
         state = LabState(mode="bare" if bare else "deployed")
         state.save(self.places.state_file)
         saved = None if bare else deployment.saved_state(self.fleet, tools, layers)
-        use_saved = saved is not None and saved.exists() and not fresh
-        if saved is not None and not use_saved and not deployment.has_site():
+        kept = deployment.kept_to_start_from(saved, fresh=fresh)
+        if saved is not None and kept is None and not deployment.has_site():
             raise LabError(
                 "there is no ansible/playbooks/site.yml to deploy with; `up --bare` boots the machines alone"
             )
         for vm in self.fleet.vms:
-            own = [saved.layer(vm.name)] if saved is not None and use_saved else []
+            own = [kept.layer(vm.name)] if kept is not None else []
             state.lower[vm.name] = [str(layer) for layer in [*own, *layers]]
         state.save(self.places.state_file)
-        self.say("booting four machines" + (" from the state kept after an earlier deployment" if use_saved else ""))
+        self.say("booting four machines" + (" from the state kept after an earlier deployment" if kept else ""))
         self.network.make_switch()
-        if saved is not None and use_saved:
-            saved.restore_secrets(self.places.secrets)
+        if kept is not None:
+            kept.restore_secrets(self.places.secrets)
         self._boot_all(state)
         state.ui_port = self._start_ui_relay()
         # From here on the machines can be used, also when what follows fails and someone wants to see why.
         state.phase = "settling"
         state.save(self.places.state_file)
-        if saved is not None and not use_saved:
+        if saved is not None and kept is None:
             deployment.deploy(self.places, tools, self.say)
             self._wait_for_fleet()
             if not saved.is_in_use():

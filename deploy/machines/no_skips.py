@@ -6,10 +6,13 @@ Without it a missing package or a wrong condition would turn the most valuable t
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
-_skipped: list[str] = []
+# By node, and not counted: with pytest-xdist each process collects, and so skips, a whole module anew.
+_skipped: set[str] = set()
+_FROM_WORKER = "skipped_whole"
 
 
 def is_strict() -> bool:
@@ -19,12 +22,26 @@ def is_strict() -> bool:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.skipped and not hasattr(report, "wasxfail"):
-        _skipped.append(report.nodeid)
+        _skipped.add(report.nodeid)
+
+
+def pytest_collectreport(report: pytest.CollectReport) -> None:
+    """A module that skips itself has no test that could be reported."""
+    if report.skipped:
+        _skipped.add(report.nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a process of pytest-xdist skipped: it hands on the reports of tests only."""
+    _skipped.update(getattr(node, "workeroutput", {}).get(_FROM_WORKER, ()))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _skipped and is_strict() and not hasattr(session.config, "workerinput"):
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_FROM_WORKER] = sorted(_skipped)
+    elif _skipped and is_strict():
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -6,6 +6,7 @@ belongs to one running lab (keys, overlay layers, state), so that `down` removes
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 DEFAULT_LAB_NAME = "orch"
-_LAB_NAME = re.compile(r"[a-z][a-z0-9-]{0,19}")
+LONGEST_LAB_NAME = 20
+_LAB_NAME = re.compile(rf"[a-z][a-z0-9-]{{0,{LONGEST_LAB_NAME - 1}}}")
 
 
 class LabError(Exception):
@@ -28,6 +30,18 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"
 
 
+def bare_twin(name: str) -> str:
+    """Return the name of the lab without a deployment that the tests bring up beside the lab of this name.
+
+    Never the name itself: that lab is taken down while the other stays.
+    """
+    beside = f"{name}-bare"
+    if len(beside) <= LONGEST_LAB_NAME:
+        return beside
+    # Shorter than any name that comes here.
+    return f"bare-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 @dataclass(frozen=True)
 class LabPlaces:
     """The names that one lab uses on the host; two labs with different names share none of them."""
@@ -39,7 +53,10 @@ class LabPlaces:
         """Take the lab's name from the argument, else ORCH_LAB_NAME, else the default."""
         chosen = name or os.environ.get("ORCH_LAB_NAME") or DEFAULT_LAB_NAME
         if not _LAB_NAME.fullmatch(chosen):
-            raise LabError(f"{chosen!r} is no name for a lab: up to 20 of a-z, 0-9 and '-', beginning with a letter")
+            raise LabError(
+                f"{chosen!r} is no name for a lab: up to {LONGEST_LAB_NAME} of a-z, 0-9 and '-', "
+                "beginning with a letter"
+            )
         return cls(chosen)
 
     @property

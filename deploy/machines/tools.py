@@ -1,4 +1,5 @@
-"""What the fleet needs and a Debian mirror does not have: consul, consul-template, and orch's own wheel.
+"""What the fleet needs and a Debian mirror does not have: consul, consul-template, orch's own wheel and the sample
+application's npm packages.
 
 `consul` and `consul-template` are taken from PATH where their version is supported, otherwise built from the
 pinned Go modules in deploy/tools (a module of its own: its dependencies are nobody else's).
@@ -25,6 +26,7 @@ MODULES = {
     "consul": "github.com/hashicorp/consul",
     "consul-template": "github.com/hashicorp/consul-template",
 }
+SAMPLE_APP = CHECKOUT / "deploy" / "sample-app"
 WHEEL_SOURCES = ("orchestrator", "setup.cfg", "pyproject.toml", "README.md")
 
 
@@ -73,7 +75,8 @@ def build(say: Callable[[str], None]) -> Path:
         env = {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": ""}
         # One at a time: each link step needs much memory, and a second run then starts from Go's own cache.
         for module in MODULES.values():
-            argv = ["go", "build", *GO_FLAGS, "-o", f"{folder}/", module]
+            # -v: the package that is being compiled is the progress that there is to show.
+            argv = ["go", "build", "-v", *GO_FLAGS, "-o", f"{folder}/", module]
             run_logged(argv, cache_dir() / "logs" / "go-build.log", env=env, cwd=TOOLS)
 
     return cached("tools", key, compile_into)
@@ -111,3 +114,16 @@ def wheel(say: Callable[[str], None]) -> Path:
         shutil.rmtree(copy)
 
     return next(cached("wheel", key, build_into).glob("*.whl"))
+
+
+def app_modules(say: Callable[[str], None]) -> Path:
+    """Return the archive of the sample application's npm packages, packed as an operator would."""
+    pack = SAMPLE_APP / "pack-modules"
+    sources = [SAMPLE_APP / "app" / "package.json", SAMPLE_APP / "app" / "package-lock.json", pack]
+    key = key_of(texts=["modules 1"], paths=sources, relative_to=CHECKOUT)
+
+    def pack_into(folder: Path) -> None:
+        say("fetching the sample application's npm packages")
+        run([pack, folder])
+
+    return next(cached("modules", key, pack_into).glob("*.tgz"))

@@ -237,7 +237,7 @@ def _say_what_is_left(lab: Lab, console: Console) -> None:
         return
     name = prefix(lab)
     faults = f" with its fault in force (`{name}./deploy/lab mend` undoes it)" if state.faults else ""
-    half_made = "" if state.phase == "up" else ", half-made; `make demo` makes it anew"
+    half_made = "" if state.phase == "up" else f", half-made; `{name}make demo` makes it anew"
     console.print(
         f"The lab stays as it is{faults}{half_made}. `{name}./deploy/lab down` takes it down.", highlight=False
     )

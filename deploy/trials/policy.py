@@ -10,10 +10,10 @@ from typing import Any
 from deploy.machines.lab import Lab
 from deploy.trials.trial import fleet_status, settle, witness_of
 
+# The services that can be cold or hot; data is always copied to a hot standby, brokers always run.
+EITHER = ("backend", "frontend")
 # Long enough for two failed checks to show, short enough to repeat many trials.
 GRACE_S = 2.0
-# What can run on one VM alone, if the policy says so; the others keep their data on every VM of theirs.
-STATELESS = ("backend", "frontend")
 
 
 def policy_now(lab: Lab, vm: str | None = None) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def policy_with(
     data of their own."""
     before = policy_now(lab)
     changed = json.loads(json.dumps(before))
-    for name in STATELESS:
+    for name in EITHER:
         changed["services"][name]["standby"] = standby
     changed["failback"]["grace_s"] = grace_s
     changed["flapping"]["max_failovers"] = min(max_failovers, 100)

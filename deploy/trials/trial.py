@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -93,11 +94,20 @@ class Result:
 
 
 def wait_until(what: str, is_true: Callable[[], bool], within_s: float, every_s: float = 0.1) -> None:
-    """Ask until it is true; raises LabError that says what did not happen."""
+    """Ask until it is true; raises LabError that says what did not happen.
+
+    What cannot be asked for a moment (Consul elects, a VM boots) is not so yet; the error tells the last time of that.
+    """
     deadline = time.monotonic() + within_s
-    while not is_true():
+    trouble = ""
+    while True:
+        try:
+            if is_true():
+                return
+        except (LabError, subprocess.TimeoutExpired) as error:
+            trouble = f" (asking failed: {error})"
         if time.monotonic() > deadline:
-            raise LabError(f"after {within_s:g} s it is still not so that {what}")
+            raise LabError(f"after {within_s:g} s it is still not so that {what}{trouble}")
         time.sleep(every_s)
 
 

@@ -115,6 +115,9 @@ class App:
             return {}
         except PermissionError:
             return {}
+        except OSError as error:
+            said = (error.strerror or str(error)).lower()
+            raise Stop(Exit.BROKEN_INPUT, f"{self.settings_file} cannot be read: {said}.") from None
         except ValueError as error:
             raise Stop(Exit.BROKEN_INPUT, f"{self.settings_file} is not JSON: {error}") from None
         return document if isinstance(document, dict) else {}

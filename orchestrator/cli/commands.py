@@ -8,8 +8,8 @@ import click
 
 from orchestrator.cli.app import App, json_option
 from orchestrator.cli.exits import refuse
-from orchestrator.cli.fleet import records_under
-from orchestrator.cli.names import complete_services
+from orchestrator.cli.fleet import check_service, records_under
+from orchestrator.cli.names import complete_commands, complete_services
 from orchestrator.cli.report import record
 from orchestrator.domain import keys
 from orchestrator.domain.records import Command
@@ -31,6 +31,7 @@ def list_(app: App, service: str | None, limit: int) -> None:
     """List commands, the newest last."""
     _, pairs = app.port.kv_list(keys.COMMANDS)
     found, unreadable = records_under(keys.COMMANDS, Command, pairs)
+    check_service(app, service, {c.service for c in found})
     rows = [record(c) for c in found if service is None or c.service == service][-limit:]
     for bad in unreadable:
         app.warn(f"{bad.key} cannot be read: {bad.problem}")
@@ -45,7 +46,7 @@ def list_(app: App, service: str | None, limit: int) -> None:
 
 
 @commands.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=complete_commands)
 @json_option
 @click.pass_obj
 def show(app: App, command_id: str) -> None:
@@ -60,7 +61,7 @@ def show(app: App, command_id: str) -> None:
 
 
 @commands.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=complete_commands)
 @json_option
 @click.pass_obj
 def logs(app: App, command_id: str) -> None:
@@ -85,7 +86,7 @@ def logs(app: App, command_id: str) -> None:
 
 
 @commands.command()
-@click.argument("command_id", metavar="ID")
+@click.argument("command_id", metavar="ID", shell_complete=complete_commands)
 @json_option
 @click.pass_obj
 def cancel(app: App, command_id: str) -> None:

@@ -13,9 +13,17 @@ from orchestrator.cli.exits import Exit, Stop, refuse
 from orchestrator.cli.policy_file import Faults, canonical_json, canonical_yaml, policy_of
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
-from orchestrator.store.port import CasPut, KvPair, TxnOutcome
+from orchestrator.store.port import CasPut, KvPair, TxnOutcome, Unknown
 
-FILE = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
+# Whether it is there is found out by reading it: exit 8 like any other fault of a file.
+FILE = click.Path(allow_dash=True, path_type=Path)
+
+# What a deployment applies; from there it is no change that the next deployment would undo.
+DEPLOYED_FILE = Path("/etc/orch/config.yml")
+REMINDER = (
+    "The next deployment (site.yml) puts the policy of the inventory's group_vars in force again: to keep this one, "
+    "change it there too."
+)
 
 
 @click.group()
@@ -66,11 +74,11 @@ def diff(app: App, file: Path) -> None:
     wanted = _policy_in(app, file)
     _, pair = app.port.kv_get(keys.CONFIG)
     lines = difference(pair, wanted, str(file))
-    if app.as_json:
-        app.answer({"differs": bool(lines), "diff": lines})
-    _show_difference(app, lines)
     if lines:
-        raise click.exceptions.Exit(int(Exit.FAILED))
+        _show_difference(app, lines)
+        raise Stop(Exit.FAILED, f"{file} differs from what is in force.", {"differs": True, "diff": lines})
+    if app.as_json:
+        app.answer({"differs": False, "diff": []})
     app.say(f"{file} says what is in force.")
 
 
@@ -94,39 +102,54 @@ def apply(app: App, file: Path) -> None:
         app.answer({"changed": bool(lines), "diff": lines})
     _show_difference(app, lines)
     app.say(f"in force: {_counted(wanted)}." if lines else "in force already; nothing was written.")
+    if lines and file != DEPLOYED_FILE:
+        app.say(REMINDER)
 
 
 @config.command(name="import")
 @click.argument("file", type=FILE)
 @click.option(
     "--inventory",
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(path_type=Path),
     help="Ansible inventory that names the VMs [the policy in KV].",
 )
-@click.option("--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write here instead of stdout.")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Write here instead of stdout.")
 @json_option
 @click.pass_obj
 def import_(app: App, file: Path, inventory: Path | None, output: Path | None) -> None:
     """Convert the old system's JSON document into a policy.
 
-    Changes nothing in force: `orch config apply` does. What had to be assumed is said in comments at the top.
+    Order and rotation are the old document's. Everything else stays as it is in force; where nothing is in force it
+    is assumed as in the reference fleet. Changes nothing in force: `orch config apply` does. What was assumed, kept or
+    left out is said in comments at the top.
     """
-    from orchestrator.cli.old_config import NotConvertible, converted, vms_of_inventory, vms_of_policy
+    from orchestrator.cli.inventory import UnreadableInventory, vms_of_inventory
+    from orchestrator.cli.old_config import NotConvertible, converted, vms_of_policy
 
+    in_force, doubts = _policy_in_force(app, needed=inventory is None)
     try:
-        vms = vms_of_inventory(inventory) if inventory else vms_of_policy(_policy_in_force(app))
-        policy, notes = converted(_text_of(file), vms)
+        vms = vms_of_inventory(inventory) if inventory else vms_of_policy(in_force)
+        policy, notes = converted(_text_of(file), vms, in_force)
+    except UnreadableInventory as problem:
+        raise Stop(Exit.BROKEN_INPUT, str(problem)) from None
     except NotConvertible as problem:
         raise Stop(Exit.BROKEN_INPUT, f"{file}: {problem}") from None
+    notes = (*doubts, *notes)
+    text = "".join(
+        f"# {' '.join(note.split())}\n" for note in (f"Imported from {file.name}.", *notes)
+    ) + canonical_yaml(policy)
+    if output is not None:
+        _write(output, text)
     if app.as_json:
-        app.answer({"policy": policy.model_dump(mode="json", exclude_none=True), "notes": list(notes)})
-        return
-    text = "".join(f"# {note}\n" for note in (f"Imported from {file.name}.", *notes)) + canonical_yaml(policy)
-    if output is None:
+        said = {"policy": policy.model_dump(mode="json", exclude_none=True), "notes": list(notes)}
+        app.answer(said | ({"written": str(output)} if output else {}))
+    elif output is None:
         app.say(text.rstrip("\n"))
-        return
-    output.write_text(text, encoding="utf-8")
-    app.say(f"{output} is written: {_counted(policy)}. `orch config diff {output}` shows what it would change.")
+    else:
+        for note in notes:
+            app.say(note)
+        app.say(f"{output} is written: {_counted(policy)}. `orch config diff {output}` shows what it would change.")
+        app.say(REMINDER)
 
 
 def difference(pair: KvPair | None, wanted: Policy, name: str) -> list[str]:
@@ -156,10 +179,20 @@ def _policy_in(app: App, file: Path) -> Policy:
     return policy
 
 
-def _policy_in_force(app: App) -> Policy | None:
-    _, pair = app.port.kv_get(keys.CONFIG)
+def _policy_in_force(app: App, *, needed: bool) -> tuple[Policy | None, tuple[str, ...]]:
+    """Return the policy in force for an import; where it is not needed, also why it could not be taken into account."""
+    try:
+        _, pair = app.port.kv_get(keys.CONFIG)
+    except Unknown:
+        if needed:
+            raise
+        return None, ("Consul cannot be reached, so that what is in force is not taken into account.",)
     policy = policy_of(pair.value) if pair else None
-    return policy if isinstance(policy, Policy) else None
+    if not isinstance(policy, Faults):
+        return policy, ()
+    if needed:
+        raise _broken(app, f"the policy in {keys.CONFIG}", policy)
+    return None, (f"the policy in {keys.CONFIG} is not valid and is not taken into account.",)
 
 
 def _broken(app: App, name: str, faults: Faults) -> Stop:
@@ -172,7 +205,17 @@ def _broken(app: App, name: str, faults: Faults) -> Stop:
 
 
 def _text_of(file: Path) -> bytes:
-    return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise Stop(Exit.BROKEN_INPUT, f"{file} cannot be read: {(error.strerror or str(error)).lower()}.") from None
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise Stop(Exit.BROKEN_INPUT, f"{file} cannot be written: {(error.strerror or str(error)).lower()}.") from None
 
 
 def _counted(policy: Policy) -> str:

@@ -1,6 +1,7 @@
 """The exit codes, in one table, and the exception that ends a verb with one of them.
 
-`orch help exits` and docs/cli.md are generated from `MEANINGS`. Imports nothing heavy: `--version` goes through here.
+`orch --help` and docs/cli.md are generated from `MEANINGS`; a test compares README.md and docs/architecture.md with
+`in_one_line()`. Imports nothing heavy: `--version` goes through here.
 """
 
 from __future__ import annotations
@@ -29,13 +30,31 @@ class Exit(IntEnum):
 MEANINGS: Mapping[Exit, str] = {
     Exit.DONE: "done; with --no-wait: accepted; `status` and `why` exit 0 whenever the fleet could be read",
     Exit.BUG: "an error in the program itself (a traceback says where)",
-    Exit.USAGE: "wrong usage: unknown verb or option, missing argument",
-    Exit.REFUSED: "refused: nothing was written, and the sentence says why and what would be possible",
+    Exit.USAGE: "wrong usage: unknown verb or option, missing argument, a value of the wrong form",
+    Exit.REFUSED: (
+        "refused: nothing was moved, and the sentence says why and what would be possible (of what the leader refuses "
+        "the request stays in KV, ended as refused)"
+    ),
     Exit.FAILED: "failed: the move or its play failed; `replay`: an outcome differs; `config diff`: the files differ",
     Exit.SUPERSEDED: "the request was superseded or cancelled before it was done",
     Exit.TIMED_OUT: "timed out waiting, or waiting was interrupted; the request goes on",
     Exit.UNREACHABLE: "Consul cannot be reached, or has no leader (no quorum)",
-    Exit.BROKEN_INPUT: "a file (or the policy in KV) is not what it should be; every fault is listed",
+    Exit.BROKEN_INPUT: (
+        "a file (or the policy in KV) is missing, cannot be read or written, or is not what it should be; every fault "
+        "is listed"
+    ),
+}
+
+SHORT: Mapping[Exit, str] = {
+    Exit.DONE: "done",
+    Exit.BUG: "error in the program",
+    Exit.USAGE: "wrong usage",
+    Exit.REFUSED: "refused",
+    Exit.FAILED: "failed",
+    Exit.SUPERSEDED: "superseded or cancelled",
+    Exit.TIMED_OUT: "timed out waiting",
+    Exit.UNREACHABLE: "Consul not reachable",
+    Exit.BROKEN_INPUT: "broken or missing file",
 }
 
 # By the final states of a request and of a command (their values, so that this module stays light).
@@ -75,6 +94,11 @@ class Stop(click.ClickException):
 def refuse(sentence: str) -> Stop:
     """Return the refusal to raise; nothing may have been written before."""
     return Stop(Exit.REFUSED, f"refused: {sentence}", {"outcome": "refused", "reason": sentence})
+
+
+def in_one_line() -> str:
+    """Return every exit code with a word or two, as other documents tell it."""
+    return ", ".join(f"{code.value} {meaning}" for code, meaning in SHORT.items()) + "."
 
 
 def table() -> str:

@@ -89,6 +89,22 @@ def read_fleet(app: App) -> Fleet:
     return fleet
 
 
+def unknown_service(service: str, policy: Policy) -> Stop:
+    """Return the refusal of a service that the policy does not have."""
+    return refuse(f"{service} is not a service of this fleet; its services are {', '.join(policy.services)}.")
+
+
+def check_service(app: App, service: str | None, mentioned: Iterable[str | None]) -> None:
+    """End the verb where nobody knows the service: neither what is to be shown (it may tell of one that the fleet
+    had) nor the policy in force."""
+    if service is None or service in mentioned:
+        return
+    _, pair = app.port.kv_get(keys.CONFIG)
+    policy = policy_of(pair.value) if pair else None
+    if isinstance(policy, Policy) and service not in policy.services:
+        raise unknown_service(service, policy)
+
+
 # A read that was sent to a Raft leader whose VM has just died hangs; the second one waits for the next leader.
 @retry(retry=retry_if_exception_type(Unknown), stop=stop_after_attempt(2), reraise=True)
 def look(port: Port, at: float, *, index: int = 0, wait_s: float = 0.0) -> Fleet | NoPolicy:

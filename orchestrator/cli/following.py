@@ -131,7 +131,8 @@ class Follower:
     def _as_json(self, ended: list[Request]) -> dict[str, object]:
         mine = [record(command) for command in self._commands if command.request_id in self._ids]
         worst = max(OF_STATE[request.state.value] for request in ended)
-        return {"exit": int(worst), "requests": [record(request) for request in ended], "commands": mine}
+        said = {"exit": int(worst), "outcome": worst.name.lower(), "reason": " ".join(ending(r) for r in ended)}
+        return said | {"requests": [record(request) for request in ended], "commands": mine}
 
     def _progress_display(self) -> AbstractContextManager[object]:
         """On a terminal, a line below the steps says what is waited for; piped, each of these is a line of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from orchestrator.cli.app import App, json_option
-from orchestrator.cli.fleet import records_under
+from orchestrator.cli.fleet import check_service, records_under
 from orchestrator.cli.names import complete_services
 from orchestrator.cli.report import record
 from orchestrator.domain import keys
@@ -28,7 +28,10 @@ def history(app: App, service: str | None, limit: int, follow: bool) -> None:
     With --json: a list; with --follow, one JSON document a line.
     """
     index, pairs = app.port.kv_list(keys.HISTORY)
-    entries = entries_of(app, pairs, service)[-limit:]
+    every = entries_of(app, pairs, None)
+    check_service(app, service, {entry.service for entry in every})
+    mine = [entry for entry in every if service is None or entry.service == service]
+    entries = mine[-limit:]
     if app.as_json and not follow:
         app.answer([record(entry) for entry in entries])
         return
@@ -38,7 +41,7 @@ def history(app: App, service: str | None, limit: int, follow: bool) -> None:
     _print(app, entries)
     if follow:
         try:
-            _follow(app, service, index, {entry.id for entry in entries_of(app, pairs, service)})
+            _follow(app, service, index, {entry.id for entry in mine})
         except KeyboardInterrupt:
             return
 

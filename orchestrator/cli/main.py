@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,11 @@ import click
 from orchestrator import __version__
 from orchestrator.cli.app import DEFAULT_SETTINGS_FILE, App
 from orchestrator.cli.exits import MEANINGS, Exit, Stop
+
+JSON_OPTION = "--json"
+_WANTS_JSON = "orch.wants_json"
+# What a shell calls the end by SIGPIPE, which Python turns into an error.
+BROKEN_PIPE = 128 + signal.SIGPIPE
 
 # name -> (where it is, the line in `orch --help`, which a test compares with the verb's own)
 VERBS: Mapping[str, tuple[str, str]] = {
@@ -63,6 +70,20 @@ class LazyGroup(click.Group):
         with formatter.section("Exit status"):
             formatter.write_dl([(str(code.value), meaning) for code, meaning in MEANINGS.items()])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Read the global options; wrong usage is answered in JSON too where that is asked for."""
+        # Noted before anything is parsed: after wrong usage nobody knows which options were meant.
+        wants_json = JSON_OPTION in args
+        try:
+            ctx = super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as wrong:
+            _answer_wrong_usage(wrong, wants_json)
+            raise
+        ctx.meta[_WANTS_JSON] = wants_json
+        return ctx
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the verb; an error that is nobody's bug becomes one sentence, as JSON too where asked for."""
         try:
@@ -72,6 +93,15 @@ class LazyGroup(click.Group):
             if app is not None and app.as_json:
                 app.answer(stop.as_json())
             raise
+        except click.UsageError as wrong:
+            _answer_wrong_usage(wrong, ctx.meta[_WANTS_JSON])
+            raise
+        except BrokenPipeError:
+            # Whoever read the output has seen enough (`orch history | head`). What is still buffered goes nowhere: the
+            # interpreter would complain of it at its end.
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())
+            raise click.exceptions.Exit(BROKEN_PIPE) from None
 
     def _invoke_translated(self, ctx: click.Context) -> Any:
         from orchestrator.store.port import Refused, Unknown
@@ -82,6 +112,14 @@ class LazyGroup(click.Group):
             raise _unreachable(ctx.ensure_object(App), unknown) from None
         except Refused as refused:
             raise Stop(Exit.REFUSED, f"refused by Consul: {refused}") from None
+
+
+def _answer_wrong_usage(wrong: click.UsageError, wants_json: bool) -> None:
+    if wants_json:
+        # Where a verb is missing click's message is the whole help.
+        missing = isinstance(wrong, click.exceptions.NoArgsIsHelpError)
+        reason = "a verb is missing; --help lists them." if missing else wrong.format_message()
+        App().answer(Stop(Exit.USAGE, reason).as_json())
 
 
 def _unreachable(app: App, unknown: Exception) -> Stop:
@@ -123,7 +161,7 @@ def _shortly(unknown: BaseException) -> str:
 @click.option(
     "--settings",
     "settings_file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     envvar="ORCH_SETTINGS",
     help=f"The local settings file [{DEFAULT_SETTINGS_FILE}].",
 )

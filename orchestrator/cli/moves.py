@@ -5,6 +5,7 @@ Writes `orch/requests/ID` by compare-and-set create, after the same admission ch
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,7 +16,7 @@ import click
 from orchestrator.cli.app import App, F, json_option
 from orchestrator.cli.exits import Exit, Stop, refuse
 from orchestrator.cli.fleet import Fleet, read_fleet
-from orchestrator.cli.names import complete_services, complete_vms
+from orchestrator.cli.names import complete_requests, complete_services, complete_vms
 from orchestrator.domain import keys
 from orchestrator.domain.records import Request, RequestKind
 from orchestrator.domain.view import Kept
@@ -23,6 +24,17 @@ from orchestrator.store.port import TxnOutcome, Unknown
 
 # A play may take 5 min (dispatch.play_timeout_s) and a planned move runs two of them.
 WAIT_TIMEOUT_S = 600.0
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds. `nan` is none, although no comparison says so."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See `click.ParamType.convert`."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def wait_options(verb: F) -> F:
@@ -34,7 +46,7 @@ def wait_options(verb: F) -> F:
         "--timeout",
         "timeout_s",
         metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Seconds(min=0, min_open=True),
         default=WAIT_TIMEOUT_S,
         show_default=True,
         help="Wait no longer than this; the request goes on.",
@@ -98,9 +110,9 @@ def rotate(app: App, /, service: str | None, every: bool, **options: Any) -> Non
 
 
 @click.command()
-@click.argument("request_id", metavar="REQUEST")
+@click.argument("request_id", metavar="REQUEST", shell_complete=complete_requests)
 @click.option(
-    "--timeout", "timeout_s", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), default=WAIT_TIMEOUT_S,
+    "--timeout", "timeout_s", metavar="SECONDS", type=Seconds(min=0, min_open=True), default=WAIT_TIMEOUT_S,
     show_default=True, help="Wait no longer than this; the request goes on.",
 )  # fmt: skip
 @json_option

@@ -1,34 +1,54 @@
-"""Names on the command line, completed from the policy in KV where Consul answers.
+"""Names and ids on the command line, completed from KV where Consul answers.
 
 Whether a given name is known is checked by the verb, which can say what would be possible instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import click
 from click.shell_completion import CompletionItem
 
 from orchestrator.cli.app import App
+from orchestrator.domain import keys
 
 
 def complete_services(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the services of the policy."""
-    return _offered(ctx, "services", incomplete)
+    return _offered(ctx, lambda app: _names(app, "services"), incomplete)
 
 
 def complete_vms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the VMs of the policy."""
-    return _offered(ctx, "vms", incomplete)
+    return _offered(ctx, lambda app: _names(app, "vms"), incomplete)
 
 
-def _offered(ctx: click.Context, section: str, incomplete: str) -> list[CompletionItem]:
+def complete_requests(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of the requests in KV, the newest first."""
+    return _offered_ids(ctx, keys.REQUESTS, incomplete)
+
+
+def complete_commands(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the ids of the commands in KV, the newest first."""
+    return _offered_ids(ctx, keys.COMMANDS, incomplete)
+
+
+def _offered_ids(ctx: click.Context, prefix: str, incomplete: str) -> list[CompletionItem]:
+    def ids(app: App) -> list[str]:
+        return sorted((key.removeprefix(prefix) for key in app.port.kv_keys(prefix) if key != prefix), reverse=True)
+
+    return _offered(ctx, ids, incomplete)
+
+
+def _offered(ctx: click.Context, names_from: Callable[[App], list[str]], incomplete: str) -> list[CompletionItem]:
     # Completion runs no callback, so the global options are taken from where they were parsed.
     app = ctx.find_object(App) or App()
     given = ctx.find_root().params
     app.consul = given.get("consul") or app.consul
     app.settings_file = given.get("settings_file") or app.settings_file
     try:
-        names = _names(app, section)
+        names = names_from(app)
     except Exception:
         # Whatever is wrong, a completion must not write into the operator's prompt.
         return []
@@ -36,9 +56,8 @@ def _offered(ctx: click.Context, section: str, incomplete: str) -> list[Completi
 
 
 def _names(app: App, section: str) -> list[str]:
-    from orchestrator.cli.policy_file import document_of
-    from orchestrator.domain import keys
+    from orchestrator.domain.document import document_in
 
     _, pair = app.port.kv_get(keys.CONFIG)
-    document = document_of(pair.value) if pair else None
+    document = document_in(pair.value) if pair else None
     return list(document[section]) if isinstance(document, dict) else []

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from orchestrator.domain.document import BrokenDocument, document_in
 from orchestrator.domain.policy import Policy
 
 
@@ -22,31 +23,33 @@ class Faults:
     sentences: tuple[str, ...]
 
 
-def document_of(text: str | bytes) -> Any | Faults:
-    """Read YAML or JSON text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        pass
-    import yaml
-
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        return Faults((_yaml_fault(error),))
+# Kinds of fault for which pydantic names types of Python.
+_SHOULD_BE = {
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+    "invalid_key": "text as a key",
+}
 
 
 def policy_of(text: str | bytes) -> Policy | Faults:
     """Read and validate a policy document."""
-    document = document_of(text)
-    if isinstance(document, Faults):
-        return document
+    try:
+        document = document_in(text)
+    except BrokenDocument as broken:
+        return Faults((str(broken),))
     if not isinstance(document, dict):
         return Faults((f"the document is {_named(document)}, not a mapping with vms, services and so on",))
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
-        return Faults(tuple(_sentence(fault) for fault in error.errors()))
+        return Faults(fault_sentences(error))
+
+
+def fault_sentences(error: ValidationError) -> tuple[str, ...]:
+    """Return every fault as a sentence that begins with its place."""
+    return tuple(_sentence(fault) for fault in error.errors())
 
 
 def canonical_json(policy: Policy) -> str:
@@ -79,12 +82,6 @@ def _written(policy: Policy) -> dict[str, Any]:
     return policy.model_dump(mode="json", exclude_none=True)
 
 
-def _yaml_fault(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "document"
-    return f"{where}: not YAML: {getattr(error, 'problem', None) or error}"
-
-
 def _sentence(fault: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "policy"
     return f"{where}: {_plain(fault)}"
@@ -103,6 +100,8 @@ def _plain(fault: Mapping[str, Any]) -> str:
         return "is not a known field" + (f"; known here: {', '.join(known)}" if known else "")
     if kind == "string_pattern_mismatch":
         return f"{given!r} does not have the form {context.get('pattern')}"
+    if kind in _SHOULD_BE:
+        return f"should be {_SHOULD_BE[kind]} (it is {_named(given)})"
     if kind == "literal_error":
         return f"{given!r} is not one of {context.get('expected')}"
     said = str(fault["msg"]).replace("Input should", "should").replace("Value error, ", "")
@@ -115,15 +114,15 @@ def _known_fields(loc: tuple[Any, ...]) -> tuple[str, ...]:
     for part in loc[:-1]:
         field = model.model_fields.get(part) if _is_model(model) else None
         if field is not None:
-            model = _model_within(field.annotation)
+            model = model_within(field.annotation)
     return tuple(model.model_fields) if _is_model(model) else ()
 
 
-def _model_within(annotation: Any) -> Any:
+def model_within(annotation: Any) -> Any:
     """Return the model in an annotation such as `dict[Name, VmPolicy]` or `FrontDoorPolicy | None`."""
     if _is_model(annotation):
         return annotation
-    inner = [_model_within(part) for part in getattr(annotation, "__args__", ())]
+    inner = [model_within(part) for part in getattr(annotation, "__args__", ())]
     return next((model for model in inner if model is not None), None)
 
 

@@ -43,6 +43,8 @@ def _section(verb: click.Command, context: click.Context) -> Iterator[str]:
     usage = " ".join(verb.collect_usage_pieces(context))
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in (verb.help or "").split("\n\n"))
     yield from ("", f"### `{context.command_path} {usage}`", "", text)
+    if verb.epilog:
+        yield from ("", "```bash", *verb.epilog.removeprefix("\b\n").splitlines(), "```")
     options = [p for p in verb.params if isinstance(p, click.Option) and not p.hidden and p.help]
     if options:
         yield ""

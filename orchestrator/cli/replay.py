@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option("--quiet", "-q", is_flag=True, help="Print only the cycles whose outcome differs.")
 @json_option
 @click.pass_obj
@@ -30,24 +31,40 @@ def replay(app: App, file: Path, quiet: bool) -> None:
 
     differing = total = 0
     kept: list[dict[str, Any]] = []
-    try:
-        for cycle in cycles_of(file):
-            total += 1
-            differing += not cycle.agrees
-            if quiet and cycle.agrees:
-                continue
-            if app.as_json:
-                kept.append(_as_json(cycle))
-            else:
-                _print(app, cycle)
-    except (ValueError, OSError) as error:
-        raise Stop(Exit.BROKEN_INPUT, f"{file}: {error}") from None
-    if app.as_json:
-        app.answer({"total": total, "differing": differing, "cycles": kept})
+    for cycle in _from_file(file, cycles_of):
+        total += 1
+        differing += not cycle.agrees
+        if quiet and cycle.agrees:
+            continue
+        if app.as_json:
+            kept.append(_as_json(cycle))
+        else:
+            _print(app, cycle)
+    if not total:
+        raise Stop(Exit.BROKEN_INPUT, f"{file}: there is nothing to replay in it.")
+    found = {"total": total, "differing": differing, "cycles": kept}
     if differing:
-        app.warn(f"{differing} of {total} outcomes differ from the recorded ones.")
-        raise click.exceptions.Exit(int(Exit.FAILED))
-    app.say(f"{total} cycles, all as recorded.")
+        raise Stop(Exit.FAILED, f"{differing} of {total} outcomes differ from the recorded ones.", found)
+    if app.as_json:
+        app.answer(found)
+    app.say(f"{total} cycle{'s' if total != 1 else ''}, all as recorded.")
+
+
+def _from_file(file: Path, cycles_of: Callable[[Path], Iterator[Replayed]]) -> Iterator[Replayed]:
+    """Pass the cycles on. What goes wrong in reading them ends the verb; what goes wrong in printing them does not
+    come by here."""
+    cycles = cycles_of(file)
+    while True:
+        try:
+            cycle = next(cycles)
+        except StopIteration:
+            return
+        except OSError as error:
+            said = (error.strerror or str(error)).lower()
+            raise Stop(Exit.BROKEN_INPUT, f"{file} cannot be read: {said}.") from None
+        except ValueError as error:
+            raise Stop(Exit.BROKEN_INPUT, f"{file}: {error}") from None
+        yield cycle
 
 
 def _as_json(cycle: Replayed) -> dict[str, Any]:

@@ -9,8 +9,7 @@ import click
 
 from orchestrator.cli import report
 from orchestrator.cli.app import App, json_option
-from orchestrator.cli.exits import refuse
-from orchestrator.cli.fleet import Fleet, read_fleet, records_under
+from orchestrator.cli.fleet import Fleet, read_fleet, records_under, unknown_service
 from orchestrator.cli.names import complete_services
 from orchestrator.cli.report import age, record
 from orchestrator.cli.steps import steps_of
@@ -35,7 +34,7 @@ def why(app: App, service: str) -> None:
     """
     fleet = read_fleet(app)
     if service not in fleet.policy.services:
-        raise refuse(f"{service} is not a service of this fleet; its services are {', '.join(fleet.policy.services)}.")
+        raise unknown_service(service, fleet.policy)
     found = why_report(fleet, app.decide(fleet.view, fleet.memory, fleet.policy, fleet.at), service)
     if app.as_json:
         app.answer(found)

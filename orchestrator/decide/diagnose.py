@@ -33,7 +33,8 @@ DIAGNOSES: dict[str, Row] = {
     "unassigned": Row(
         "The service has never been assigned.",
         "It is assigned to its home, or to the first VM of its order that is up, and its activate play runs.",
-        "While automation is paused or no VM of the order is up, it waits.",
+        "While automation is paused or no VM of the order is up, it waits. A replicated service is founded at home only, "
+        "and not where its record of whole copies says that it was served before.",
     ),
     "assignment_unreadable": Row(
         "The service's assignment in KV was overwritten with something else, or deleted.",
@@ -45,7 +46,9 @@ DIAGNOSES: dict[str, Row] = {
         "The active instance fails its check, or is neither registered nor holding the role lock; its VM is not "
         "reachable by gossip; or it never got the traffic and no guard runs there to take the lock.",
         "The service fails over to the best candidate: healthy ones first, then the designated VM, then the order.",
-        "A VM that is down, in maintenance, without a guard, or where the service fails its check is no candidate.",
+        "A VM that is down, in maintenance, without a guard, or where the service fails its check is no candidate, nor "
+        "one whose copy of the service's data lacks acknowledged writes: only an operator's `orch failover SERVICE "
+        "--accept-data-loss` goes there.",
     ),
     "no_candidate": Row(
         "The active instance is down and no other VM can take the service.",
@@ -86,7 +89,8 @@ DIAGNOSES: dict[str, Row] = {
         "stopped there, or automatic failback is off.",
     ),
     "standby_missing": Row(
-        "A VM of the order of a hot service has no standby that is healthy and among the endpoints.",
+        "A VM of the order of a hot service has no standby that is healthy and among the endpoints; of a replicated "
+        "service: none that is healthy and in sync.",
         "Its activate play runs there: 3 s after it was first seen absent, 10 s after it was first seen failing. The "
         "next start comes 10 s after the last one at the earliest, twice as long for each further one within 30 min, "
         "5 min at most. Whatever moves the service supersedes a start.",

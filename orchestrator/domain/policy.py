@@ -7,10 +7,10 @@ Times are in seconds unless the name says otherwise.
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
@@ -22,19 +22,32 @@ class _Frozen(BaseModel):
 class VmPolicy(_Frozen):
     """One VM of the inventory."""
 
-    address: str
-    roles: tuple[Literal["controller", "worker"], ...] = ()
+    address: str = Field(description="its IP address, literal: Consul, RabbitMQ and SSH know it by that")
+    roles: tuple[Literal["controller", "worker"], ...] = Field(
+        default=(), description="which daemons run there beside the guard; each role is taken by one VM at least"
+    )
+
+    @field_validator("address")
+    @classmethod
+    def _is_literal(cls, address: str) -> str:
+        try:
+            ip_address(address)
+        except ValueError:
+            raise ValueError(f"{address!r} is no IP address; it must be a literal one, not a name") from None
+        return address
 
 
 class CheckPolicy(_Frozen):
     """How the Consul agent on an instance's VM probes it."""
 
-    kind: Literal["http", "tcp"]
-    path: str = "/"
-    port: int | None = Field(default=None, ge=1, le=65535)
-    interval_s: float = Field(default=1.0, ge=1.0, le=300)
-    timeout_s: float = Field(default=0.8, gt=0, le=60)
-    failures_before_critical: int = Field(default=2, ge=1, le=10)
+    kind: Literal["http", "tcp"] = Field(
+        description="a GET that is answered with 2xx, or a connection that is accepted"
+    )
+    path: str = Field(default="/", description="what an http check asks for; begins with a slash")
+    port: int | None = Field(default=None, ge=1, le=65535, description="where it asks; by default the service's port")
+    interval_s: float = Field(default=1.0, ge=1.0, le=300, description="from one probe to the next (Consul's floor: 1)")
+    timeout_s: float = Field(default=0.8, gt=0, le=60, description="when a probe has failed; at most interval_s")
+    failures_before_critical: int = Field(default=2, ge=1, le=10, description="failed probes in a row that count")
 
     @model_validator(mode="after")
     def _timeout_fits_interval(self) -> CheckPolicy:
@@ -45,15 +58,27 @@ class CheckPolicy(_Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _path_is_absolute(self) -> CheckPolicy:
+        if self.kind == "http" and not self.path.startswith("/"):
+            raise ValueError(f"path ({self.path!r}) does not begin with a slash; /{self.path} does")
+        return self
+
 
 class FrontDoorPolicy(_Frozen):
     """How clients find the active instance of a service that faces them."""
 
-    kind: Literal["vip", "dns", "command"]
-    address: str | None = None
-    prefix: int = Field(default=32, ge=8, le=128)
-    interface: str = "eth0"
-    command: tuple[str, ...] = ()
+    kind: Literal["vip", "dns", "command"] = Field(
+        description="an address that the guard takes, Consul DNS, or a command of the operator's"
+    )
+    address: str | None = Field(
+        default=None, description="vip: a free IPv4 address of the VMs' segment; command: told to it, if given"
+    )
+    prefix: int = Field(default=32, ge=8, le=128, description="vip: length of the network's prefix, at most 32")
+    interface: str = Field(default="eth0", description="vip: the interface that takes the address")
+    command: tuple[str, ...] = Field(
+        default=(), description="command: a program's whole path and its words; `take` or `drop` is added"
+    )
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> FrontDoorPolicy:
@@ -92,13 +117,23 @@ CLOSING_S = 0.5
 class ReplicationPolicy(_Frozen):
     """A service with data: one primary takes the writes, a standby replicates from it."""
 
-    kind: Literal["mariadb"]
-    lease_s: float = Field(default=1.0, ge=0.5, le=10)
-    """Writes are closed where the quorum has not confirmed the role lock for so long."""
-    standby_lost_after_s: float = Field(default=1.0, ge=0.2, le=60)
-    """A standby in sync that acknowledges nothing for so long, while a commit waits for it, is recorded as lost."""
-    reclone: Literal["automatic", "on_request"] = "automatic"
-    """Whether a copy that has diverged is replaced by itself, or on an operator's word."""
+    kind: Literal["mariadb"] = Field(description="the product")
+    lease_s: float = Field(
+        default=1.0,
+        ge=0.5,
+        le=10,
+        description="writes are closed when the quorum has not confirmed the role lock so long",
+    )
+    standby_lost_after_s: float = Field(
+        default=1.0,
+        ge=0.2,
+        le=60,
+        description="a standby in sync that acknowledges nothing so long, while a commit waits, is recorded as lost",
+    )
+    reclone: Literal["automatic", "on_request"] = Field(
+        default="automatic",
+        description="whether a copy that has diverged is replaced by itself or on an operator's word",
+    )
 
     @property
     def lock_delay_s(self) -> float:
@@ -109,15 +144,19 @@ class ReplicationPolicy(_Frozen):
 class ServicePolicy(_Frozen):
     """One service: where it may run and how it is checked, started and stopped."""
 
-    order: tuple[Name, ...] = Field(min_length=1)
-    unit: str = Field(pattern=r"^[A-Za-z0-9:_.@-]+$")
-    port: int = Field(ge=1, le=65535)
-    standby: Literal["cold", "hot"] = "cold"
-    check: CheckPolicy
-    activate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$")
-    deactivate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$")
-    front_door: FrontDoorPolicy | None = None
-    replication: ReplicationPolicy | None = None
+    order: tuple[Name, ...] = Field(min_length=1, description="VMs it may run on: home, then the secondaries")
+    unit: str = Field(pattern=r"^[A-Za-z0-9:_.@-]+$", description="its systemd unit, the same on every VM")
+    port: int = Field(ge=1, le=65535, description="where an instance listens, and where traffic is pointed")
+    standby: Literal["cold", "hot"] = Field(
+        default="cold", description="cold: stopped until it is needed; hot: running on every VM of the order"
+    )
+    check: CheckPolicy = Field(description="how an instance is probed")
+    activate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$", description="the play that starts it")
+    deactivate: str = Field(pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$", description="the play that stops it")
+    front_door: FrontDoorPolicy | None = Field(default=None, description="how clients find the active instance")
+    replication: ReplicationPolicy | None = Field(
+        default=None, description="how its data is copied; null: it has none that is its own"
+    )
 
     @model_validator(mode="after")
     def _replication_fits(self) -> ServicePolicy:
@@ -141,55 +180,70 @@ class ServicePolicy(_Frozen):
 class FailbackPolicy(_Frozen):
     """When a service returns to its designated VM by itself."""
 
-    automatic: bool = True
-    grace_s: float = Field(default=60.0, ge=0, le=86400)
+    automatic: bool = Field(default=True, description="whether a service comes home by itself")
+    grace_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=86400,
+        description="how long its home instance must have been healthy without a break",
+    )
 
 
 class RotationPolicy(_Frozen):
     """Round-robin rotation of the designation."""
 
-    enabled: bool = True
-    interval_hours: float = Field(default=24.0, gt=0, le=24 * 365)
-    exclude_services: tuple[Name, ...] = ()
+    enabled: bool = Field(default=True, description="whether services rotate by themselves")
+    interval_hours: float = Field(
+        default=24.0, gt=0, le=24 * 365, description="from one rotation of a service to the next"
+    )
+    exclude_services: tuple[Name, ...] = Field(default=(), description="services that take no part")
 
 
 class FlappingPolicy(_Frozen):
     """After `max_failovers` within `window_s`, automatic moves of the service are held for `hold_s`."""
 
-    max_failovers: int = Field(default=3, ge=1, le=100)
-    window_s: float = Field(default=600.0, gt=0)
-    hold_s: float = Field(default=1800.0, gt=0)
+    max_failovers: int = Field(
+        default=3, ge=1, le=100, description="failovers of a service within window_s that hold it"
+    )
+    window_s: float = Field(default=600.0, gt=0, description="how far back they are counted")
+    hold_s: float = Field(default=1800.0, gt=0, description="how long it is held, unless `orch resume SERVICE` ends it")
 
 
 class LoadPolicy(_Frozen):
     """Load per core above which a VM is passed over by rotation."""
 
-    warning: float = Field(default=2.0, gt=0)
+    warning: float = Field(default=2.0, gt=0, description="load per core, mean of the last minute")
 
 
 class DispatchPolicy(_Frozen):
     """How commands reach workers, how long they may take, how many traces are kept."""
 
-    pickup_after_s: float = Field(default=0.3, ge=0, le=60)
-    play_timeout_s: float = Field(default=300.0, gt=0, le=86400)
-    max_attempts: int = Field(default=3, ge=1, le=20)
-    activation_timeout_s: float = Field(default=30.0, gt=0, le=3600)
-    keep_artefacts: int = Field(default=50, ge=1, le=10000)
-    keep_history: int = Field(default=200, ge=1, le=10000)
+    pickup_after_s: float = Field(
+        default=0.3, ge=0, le=60, description="when workers take a command from KV that no message has brought"
+    )
+    play_timeout_s: float = Field(default=300.0, gt=0, le=86400, description="when a play that still runs is ended")
+    max_attempts: int = Field(default=3, ge=1, le=20, description="how often a command is begun whose worker dies")
+    activation_timeout_s: float = Field(
+        default=30.0, gt=0, le=3600, description="when an instance that has not become healthy is given up"
+    )
+    keep_artefacts: int = Field(default=50, ge=1, le=10000, description="plays whose output a worker keeps")
+    keep_history: int = Field(default=200, ge=1, le=10000, description="entries of the journal that are kept")
 
 
 class Policy(_Frozen):
     """The whole document."""
 
-    version: Literal[1] = 1
-    vms: dict[Name, VmPolicy] = Field(min_length=1)
-    services: dict[Name, ServicePolicy] = Field(min_length=1)
-    failback: FailbackPolicy = FailbackPolicy()
-    rotation: RotationPolicy = RotationPolicy()
-    flapping: FlappingPolicy = FlappingPolicy()
-    load: LoadPolicy = LoadPolicy()
-    dispatch: DispatchPolicy = DispatchPolicy()
-    drain_s: float = Field(default=1.0, ge=0, le=300)
+    version: Literal[1] = Field(default=1, description="of this form of the document")
+    vms: dict[Name, VmPolicy] = Field(min_length=1, description="the fleet's VMs, by name")
+    services: dict[Name, ServicePolicy] = Field(min_length=1, description="what runs on them, by name")
+    failback: FailbackPolicy = Field(default=FailbackPolicy(), description="coming home")
+    rotation: RotationPolicy = Field(default=RotationPolicy(), description="taking turns")
+    flapping: FlappingPolicy = Field(default=FlappingPolicy(), description="failing over too often")
+    load: LoadPolicy = Field(default=LoadPolicy(), description="VMs that are busy")
+    dispatch: DispatchPolicy = Field(default=DispatchPolicy(), description="commands and their traces")
+    drain_s: float = Field(
+        default=1.0, ge=0, le=300, description="how long the previous active goes on serving what is open after a move"
+    )
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Policy:
@@ -208,6 +262,39 @@ class Policy(_Frozen):
         return self
 
     @model_validator(mode="after")
+    def _every_role_is_taken(self) -> Policy:
+        taken = {role for vm in self.vms.values() for role in vm.roles}
+        if "controller" not in taken:
+            raise ValueError("no VM has the role controller: nothing would ever be decided")
+        if "worker" not in taken:
+            raise ValueError("no VM has the role worker: no play would ever be run")
+        return self
+
+    @model_validator(mode="after")
+    def _addresses_are_apart(self) -> Policy:
+        owners: dict[object, str] = {}
+        for name, vm in self.vms.items():
+            _claim(owners, vm.address, f"VM {name}")
+        for name, service in self.services.items():
+            door = service.front_door
+            if door is not None and door.kind == "vip" and door.address:
+                _claim(owners, door.address, f"the front door of service {name}")
+        return self
+
+    @model_validator(mode="after")
+    def _units_are_apart(self) -> Policy:
+        user_of: dict[tuple[str, str], str] = {}
+        for name, service in self.services.items():
+            for vm in service.order:
+                other = user_of.setdefault((vm, service.unit), name)
+                if other != name:
+                    raise ValueError(
+                        f"services {other} and {name} have one unit, {service.unit}, and {vm} in both their orders: "
+                        "each would stop what the other one starts"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _times_do_not_contradict(self) -> Policy:
         detect_s = max(s.check.interval_s * s.check.failures_before_critical for s in self.services.values())
         if self.failback.automatic and self.failback.grace_s < detect_s:
@@ -222,8 +309,20 @@ class Policy(_Frozen):
                 "dispatch.activation_timeout_s is longer than dispatch.play_timeout_s: a play would be given up "
                 "before its instance is"
             )
+        if self.dispatch.pickup_after_s >= self.dispatch.activation_timeout_s:
+            raise ValueError(
+                f"dispatch.pickup_after_s ({self.dispatch.pickup_after_s:g}) is not shorter than "
+                f"dispatch.activation_timeout_s ({self.dispatch.activation_timeout_s:g}): without a broker an instance "
+                "would be given up before its command is picked up"
+            )
         if self.flapping.hold_s < self.flapping.window_s / self.flapping.max_failovers:
             raise ValueError(
                 "flapping.hold_s is shorter than window_s / max_failovers: the hold would end before it held anything"
             )
         return self
+
+
+def _claim(owners: dict[object, str], address: str, owner: str) -> None:
+    other = owners.setdefault(ip_address(address), owner)
+    if other != owner:
+        raise ValueError(f"{other} and {owner} have one address, {address}")

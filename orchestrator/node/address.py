@@ -33,6 +33,8 @@ _ARP_LENGTH = 42
 _BROADCAST = b"\xff" * 6
 # A neighbour answers within a millisecond or two.
 _PROBE_WAIT_S = 0.03
+# As many frames are still read after that, so that a segment full of ARP does not keep the guard.
+_PROBE_BACKLOG = 256
 # As for any server behind a shared address on its loopback (LVS direct routing): neither answer ARP for it nor use
 # it as the sender of our own ARP requests, or the neighbours would go on sending to us.
 # The deployment sets both for all interfaces; where it did not, the guard does for its own.
@@ -180,9 +182,13 @@ class Vip:
             with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_ARP)) as raw:
                 raw.bind((self._interface, _ETH_ARP))
                 raw.send(arp_probe(mac, self._address))
-                deadline = time.monotonic() + _PROBE_WAIT_S
-                while (left_s := deadline - time.monotonic()) > 0:
-                    raw.settimeout(left_s)
+                deadline, backlog = time.monotonic() + _PROBE_WAIT_S, _PROBE_BACKLOG
+                while backlog > 0:
+                    left_s = deadline - time.monotonic()
+                    backlog -= left_s <= 0
+                    # What is in the socket at the deadline came in time: it was this process that had to wait for
+                    # a processor. Read without waiting, and nothing left to read ends the loop as a timeout does.
+                    raw.settimeout(max(0.0, left_s))
                     sender = arp_sender(raw.recv(2048))
                     if sender is not None and sender[1] == self._address and sender[0] != mac:
                         return True

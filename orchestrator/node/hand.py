@@ -6,6 +6,7 @@ In: a `Duty` and the situation it was made for. Out: done, or an exception that 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Protocol
@@ -35,14 +36,23 @@ JOIN_WITHIN_S = 1.0
 """Commits may wait this long for a standby that does not join after all."""
 
 
+Action = Callable[[Server], None]
+
+
 class Attending(Protocol):
     """Has one database server do one thing at a time, in a thread of its own."""
 
-    def do(self, name: str, action: Callable[[Server], None]) -> bool:
+    def do(self, name: str, action: Action) -> bool:
         """Begin; False where it is busy."""
 
-    def arm(self, session: str, epoch: int) -> None:
-        """From now on close writes by itself, unless the quorum goes on confirming the role lock."""
+    def arm(self, session: str, epoch: int, confirmed_at: float) -> None:
+        """From now on close writes by itself, unless the quorum goes on confirming the role lock.
+
+        `confirmed_at`: monotonic time before the question by which the lock was last seen to be the session's.
+        """
+
+    def open_writes(self, server: Server, session: str) -> None:
+        """Open writes if the lease for the session is not over; raises `NotInTime` when it is."""
 
     def disarm(self) -> None:
         """Writes are closed: nothing is left to guard."""
@@ -58,8 +68,10 @@ class Hand:
         probe: Callable[[Situation], None],
         stop_unit: Callable[[str], None] = systemd.stop_and_disable,
         reload_unit: Callable[[str], None] = systemd.reload,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`probe` starts a probe of the instance and returns at once."""
+        """`probe` starts a probe of the instance and returns at once. `clock` is monotonic."""
+        self._clock = clock
         self._vm = vm
         self._port = port
         self._probe = probe
@@ -146,11 +158,16 @@ class Hand:
         server = self.servers.get(duty.service)
         if server is None:
             raise NotDone(f"there is no server of {duty.service} on this VM")
-        if isinstance(duty, do.OpenWrites):
-            self._confirm_lock(duty.service)
-            server.arm(duty.session, duty.epoch)
-        if not server.do(type(duty).__name__, action_of(duty)):
+        action = self._opening(duty, server) if isinstance(duty, do.OpenWrites) else action_of(duty)
+        if not server.do(type(duty).__name__, action):
             raise NotDone("the server is busy")
+
+    def _opening(self, duty: do.OpenWrites, attending: Attending) -> Action:
+        """Return what opens writes, under a lease that counts from before the lock was confirmed."""
+        asked_at = self._clock()
+        self._confirm_lock(duty.service)
+        attending.arm(duty.session, duty.epoch, asked_at)
+        return lambda server: attending.open_writes(server, duty.session)
 
     def _confirm_lock(self, service: str) -> None:
         """What must be ours alone is taken on the Raft leader's word: the copy of an agent that was away may be old."""
@@ -167,12 +184,10 @@ class Hand:
         self._stop_unit(at.policy.unit)
 
 
-def action_of(duty: do.Duty) -> Callable[[Server], None]:
+def action_of(duty: do.Duty) -> Action:
     """Return what the duty has a database server do."""
     if isinstance(duty, do.CloseWrites):
         return lambda server: server.close_writes(CLOSE_WITHIN_S)
-    if isinstance(duty, do.OpenWrites):
-        return lambda server: server.open_writes()
     if isinstance(duty, do.Promote):
         return lambda server: server.promote(duty.position, PROMOTE_WITHIN_S)
     if isinstance(duty, do.Follow):

@@ -133,6 +133,10 @@ class Knowledge:
             failed[what] = failed_at
         self.data[service] = replace(state, busy="", failed_at=MappingProxyType(failed))
 
+    def lease(self, service: str, leased: bool) -> None:
+        """Take note that writes are under a lease, or that it is over."""
+        self.data[service] = replace(self.data.get(service, DataState()), leased=leased)
+
     def lose(self, feed: str, why: str) -> None:
         """Take note that the agent did not answer, or that what it answered may be old."""
         if not self.troubled:

@@ -152,6 +152,8 @@ class Rounds:
             self.knowledge.unsynced.discard(duty.service)
         if duty.changes is do.Medium.DATA:
             self.knowledge.tell_server(duty.service, _verb(duty))
+        if isinstance(duty, do.OpenWrites):
+            self.knowledge.lease(duty.service, True)
         if not isinstance(duty, do.ProbeNow):
             log.info("%s: %s", _verb(duty), duty.reason, extra=fields)
         return True

@@ -111,6 +111,8 @@ class DataState:
     """The last reading of the server; None: there was none yet."""
     busy: str = ""
     """What the server is being told to do; empty: nothing."""
+    leased: bool = False
+    """Writes close by themselves when the role lock is not confirmed any more."""
     failed_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What the server was told last and did not do -> when (monotonic) that was known."""
     sync: Sync | None = None

@@ -7,6 +7,7 @@ Source of the interface: org.freedesktop.systemd1(5).
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -180,6 +181,12 @@ def stop_and_disable(unit: str) -> None:
     with _bus() as bus:
         bus.call(new_method_call(_MANAGER, "StopUnit", "ss", (name, "replace")))
         bus.call(new_method_call(_MANAGER, "DisableUnitFiles", "asb", ([name], False)))
+
+
+def kill_processes(unit: str) -> None:
+    """Have systemd kill all processes of the unit with SIGKILL, at once; raises `SystemdAway`."""
+    with _bus() as bus:
+        bus.call(new_method_call(_MANAGER, "KillUnit", "ssi", (full_name(unit), "all", signal.SIGKILL)))
 
 
 def reload(unit: str) -> None:

@@ -7,15 +7,13 @@ key's mere existence matters (paused, maintenance, rotate) it keeps its effect.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, TypeVar
-
-import yaml
+from typing import TypeVar
 
 from orchestrator.domain import keys
+from orchestrator.domain.document import document_in
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import (
     Assignment,
@@ -123,23 +121,9 @@ def _record_in(record_type: type[R], value: bytes) -> R | str:
 @lru_cache(maxsize=8)
 def _policy_in(value: bytes) -> Policy | str:
     try:
-        return Policy.model_validate(_document_in(value))
+        return Policy.model_validate(document_in(value))
     except ValueError as error:
         return problem_in(error)
-
-
-def _document_in(value: bytes) -> Any:
-    """Read a document as JSON or YAML. Raises ValueError with one sentence."""
-    try:
-        return json.loads(value)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return yaml.safe_load(value.decode("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"it is neither JSON nor YAML: {str(error).splitlines()[0]}") from None
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
 
 
 def _misplaced(key: str, record: Record) -> str | None:

@@ -32,11 +32,14 @@ def policy_of(vms: int) -> Policy:
     order = [[names[(start * VMS_OF_A_SERVICE + n) % vms] for n in range(VMS_OF_A_SERVICE)] for start in range(vms)]
     return Policy.model_validate(
         {
-            "vms": {name: {"address": f"10.{n // 250}.{n % 250}.1"} for n, name in enumerate(names)},
+            "vms": {
+                name: {"address": f"10.{n // 250}.{n % 250}.1", "roles": ["controller", "worker"]}
+                for n, name in enumerate(names)
+            },
             "services": {
                 f"service-{n}": {
                     "order": order[n % vms][n % 4 :] + order[n % vms][: n % 4],
-                    "unit": "unit",
+                    "unit": f"unit-{n}",
                     "port": 80,
                     "standby": "hot",
                     "check": {"kind": "http"},

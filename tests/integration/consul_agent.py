@@ -32,7 +32,8 @@ def find_consul() -> Path:
     cache = Path(
         os.environ.get("ORCH_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "orch"
     )
-    built = sorted(cache.glob("tools/*/consul"), key=lambda path: path.stat().st_mtime)
+    # A hidden folder is a build that has not ended.
+    built = sorted(cache.glob("tools/[!.]*/consul"), key=lambda path: path.stat().st_mtime)
     if not built:
         raise NoConsul(
             f"these tests need the program consul: it is neither in PATH nor built in {cache}/tools; "

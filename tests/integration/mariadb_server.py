@@ -1,4 +1,4 @@
-"""Real MariaDB servers for tests: each on a loopback address of its own, with data, socket and configuration of its own.
+"""Real MariaDB servers for tests: each with a loopback address, data, socket and configuration of its own.
 
 Needs the Debian package mariadb-server. The configuration is the fleet's own where it matters to what is tested.
 As root the server runs as the package's user, and root is let in over the socket, as on a VM of the fleet.
@@ -49,7 +49,7 @@ gtid_strict_mode = ON
 gtid_domain_id = 0
 sync_binlog = 1
 innodb_flush_log_at_trx_commit = 1
-slave_net_timeout = 4
+slave_net_timeout = 2
 rpl_semi_sync_master_enabled = OFF
 rpl_semi_sync_master_wait_point = AFTER_SYNC
 rpl_semi_sync_master_wait_no_slave = ON

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from orchestrator.execute.environment import Places
 
-# Each play appends its line to `log`; `lock` is a folder that only one play at a time can make.
+# Each play appends its line to `log`; only one play at a time can have `lock`, and has it until its shell ends.
 PLAYBOOKS = {
     "quick.yml": """
         - hosts: "{{ target }}"
@@ -29,10 +29,9 @@ PLAYBOOKS = {
           tasks:
             - name: hold the lock
               ansible.builtin.shell: |
-                mkdir {{ lock }} || { echo "two at once" >> {{ log }}; exit 9; }
-                trap 'rmdir {{ lock }}' EXIT
+                exec 9>{{ lock }}; flock -n 9 || { echo "two at once" >> {{ log }}; exit 9; }
                 echo begin >> {{ log }}
-                sleep {{ hold_s }} & wait
+                sleep "$(cat {{ hold }})" 9>&-
                 echo end >> {{ log }}
               args: {executable: /bin/bash}
     """,
@@ -46,6 +45,7 @@ class Playground:
         self.places = Places(directory / "ansible", directory / "state", directory / "ssh" / "id")
         self.log = directory / "log"
         self.lock = directory / "lock"
+        self._hold = directory / "hold"
         self.trace = directory / "trace"
         folder = self.places.ansible_dir
         (folder / "playbooks").mkdir(parents=True)
@@ -53,11 +53,16 @@ class Playground:
         (folder / "hosts").write_text("messaging-server ansible_connection=local\n")
         # As in the fleet: what plays need to know stands in group_vars beside the inventory.
         (folder / "group_vars" / "all").mkdir(parents=True)
-        facts = f"log: {self.log}\nlock: {self.lock}\nhold_s: {hold_s}\n"
+        facts = f"log: {self.log}\nlock: {self.lock}\nhold: {self._hold}\n"
         (folder / "group_vars" / "all" / "facts.yml").write_text(facts)
         for name, text in PLAYBOOKS.items():
             (folder / "playbooks" / name).write_text(textwrap.dedent(text))
         self.places.make()
+        self.hold(hold_s)
+
+    def hold(self, seconds: float) -> None:
+        """Have each slow play that begins from now on hold the lock for so long."""
+        self._hold.write_text(f"{seconds}\n")
 
     @property
     def lines(self) -> list[str]:

@@ -29,7 +29,7 @@ PATIENCE_S = 60.0
 def policy(node: str) -> dict[str, Any]:
     """The backend, down on a VM that is not there, with the agent's own VM as the only other one."""
     return {
-        "vms": {"vm-gone": {"address": "10.0.0.1"}, node: {"address": "127.0.0.1"}},
+        "vms": {"vm-gone": {"address": "10.0.0.1", "roles": ["controller", "worker"]}, node: {"address": "127.0.0.1"}},
         "services": {
             "backend": {
                 "order": ["vm-gone", node],

@@ -100,7 +100,7 @@ class Fleet:
 
     def write_policy(self, standby: str = "cold", path: str = "/health") -> None:
         policy = {
-            "vms": {VM: {"address": "127.0.0.1"}, OTHER: {"address": "127.0.0.2"}},
+            "vms": {VM: {"address": "127.0.0.1", "roles": ["controller", "worker"]}, OTHER: {"address": "127.0.0.2"}},
             "services": {
                 "backend": {
                     "order": [VM, OTHER],
@@ -139,7 +139,7 @@ class Fleet:
     def stop_guard(self) -> None:
         thread, stop = self._guards.pop()
         stop.set()
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()
 
     def strike_off(self) -> None:
@@ -181,12 +181,12 @@ def fleet(consul_agent: ConsulAgent, tmp_path: Path) -> Iterator[Fleet]:
     one.close()
 
 
-def eventually(holds: Callable[[], object], within_s: float = 5.0) -> float:
+def eventually(holds: Callable[[], object], within_s: float = 30.0) -> float:
     """Wait until it holds; return how long that took."""
     begin = time.monotonic()
     while not holds():
         assert time.monotonic() < begin + within_s, "did not come true in time"
-        time.sleep(0.002)
+        time.sleep(0.02)
     return time.monotonic() - begin
 
 
@@ -303,7 +303,7 @@ def test_a_hot_standby_is_registered_and_ready(fleet: Fleet) -> None:
 def test_what_never_becomes_healthy_is_registered_as_failed(fleet: Fleet) -> None:
     fleet.assign(VM, 1)
     fleet.start_guard()
-    eventually(lambda: [check.status for check in fleet.checks().values()] == ["critical", "critical"], 4.0)
+    eventually(lambda: [check.status for check in fleet.checks().values()] == ["critical", "critical"])
     fleet.units.becomes(UnitState.ACTIVE, "active (running)", 1)
     eventually(lambda: fleet.lock_epoch() == 1)
 

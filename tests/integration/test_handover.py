@@ -18,6 +18,9 @@ pytestmark = pytest.mark.skipif(not CAN_MAKE_NAMESPACES, reason="network namespa
 
 CHUNKS, CHUNK = 30, 20_000
 LONG_ENOUGH_S = "20"
+# Long enough to be seen in force.
+SOON_OVER_S = "3"
+WAIT_S = 30.0
 
 # Says who it is; sends `/slow` for 1.5 s.
 SERVER = f"""
@@ -142,7 +145,7 @@ def test_without_forwarding_they_are_reset(network: tuple[Side, Side, str], clie
 def test_the_rules_are_gone_when_their_time_is_over(network: tuple[Side, Side, str], client: Client) -> None:
     first, second, _ = network
     first.does("hand_over")
-    second.does("take", FIRST, "0.5")
+    second.does("take", FIRST, SOON_OVER_S)
     assert "orch_handover" in rules(second)
     wait_until_gone(second)
     assert client.goes_on("kept")["kept"] == "ConnectionResetError"
@@ -153,10 +156,10 @@ def test_they_end_by_themselves_when_the_guard_has_died_and_its_successor_remove
 ) -> None:
     first, second, _ = network
     first.does("hand_over")
-    second.does("take", FIRST, "0.5")
+    second.does("take", FIRST, SOON_OVER_S)
     second.stop()
-    deadline = time.monotonic() + 5
-    while "timeout 500ms" in rules(second):
+    deadline = time.monotonic() + WAIT_S
+    while f"timeout {SOON_OVER_S}s" in rules(second):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert "orch_handover" in rules(second)
@@ -180,7 +183,7 @@ def test_who_hands_the_address_on_forwards_nothing_any_more(network: tuple[Side,
 
 
 def wait_until_gone(side: Side) -> None:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + WAIT_S
     while "orch_handover" in rules(side):
         assert time.monotonic() < deadline
         time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from orchestrator.domain.wire import DEAD_LETTER_QUEUE, QUEUE
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.records import update_record
+from orchestrator.worker import FINISH_WITHIN_S
 from tests.integration.conftest import started_agent
 from tests.integration.consul_agent import ConsulAgent, find_consul
 from tests.integration.playground import Playground, processes_with
@@ -29,6 +31,10 @@ from tests.integration.ports import free_port
 from tests.integration.rabbitmq_broker import RabbitBroker, end_group
 
 WAIT_S = 60.0
+# What has to come while a play runs comes long before this one is over.
+LONG_S = 30.0
+# With Ansible's own time well below what a worker that stops gives a play.
+SHORT_S = FINISH_WITHIN_S / 4
 VMS = ("worker-a", "worker-b")
 PROGRAM = """
 import signal, sys, threading
@@ -135,7 +141,7 @@ class Fleet:
     """Both workers and what tests do around them."""
 
     def __init__(self, directory: Path, agent: ConsulAgent, broker: RabbitBroker) -> None:
-        self.ground = Playground(directory, hold_s=3.0)
+        self.ground = Playground(directory, hold_s=LONG_S)
         self.port = ConsulPort(port=agent.http_port)
         self.broker = broker
         self.workers = [WorkerProcess(directory / vm, vm, agent, broker, self.ground) for vm in VMS]
@@ -248,6 +254,7 @@ def fleet(running_fleet: Fleet) -> Iterator[Fleet]:
             running_fleet.wait_for_session(worker)
     running_fleet.put(keys.assignment("backend"), an_assignment(1))
     running_fleet.ground.log.unlink(missing_ok=True)
+    running_fleet.ground.hold(LONG_S)
     yield running_fleet
     print(running_fleet.said())
 
@@ -279,7 +286,7 @@ def test_a_cancelled_command_is_killed(fleet: Fleet) -> None:
     update_record(fleet.port, keys.command(command_id), Command, lambda command: command.with_(cancel_requested=True))
     assert fleet.until_over(command_id).state is CommandState.CANCELLED
     assert processes_with(str(fleet.ground.lock)) == []
-    fleet.ground.lock.rmdir()
+    assert fleet.ground.lines == ["begin"]
 
 
 def test_a_command_that_is_superseded_in_the_middle_is_killed(fleet: Fleet) -> None:
@@ -288,7 +295,7 @@ def test_a_command_that_is_superseded_in_the_middle_is_killed(fleet: Fleet) -> N
     fleet.put(keys.assignment("backend"), an_assignment(2))
     assert fleet.until_over(command_id).state is CommandState.SUPERSEDED
     assert processes_with(str(fleet.ground.lock)) == []
-    fleet.ground.lock.rmdir()
+    assert fleet.ground.lines == ["begin"]
 
 
 def test_a_command_without_a_message_is_picked_up_from_kv(fleet: Fleet) -> None:
@@ -298,16 +305,17 @@ def test_a_command_without_a_message_is_picked_up_from_kv(fleet: Fleet) -> None:
 def test_a_worker_killed_in_the_middle_is_replaced_and_two_never_run_at_once(fleet: Fleet) -> None:
     command_id = fleet.begin("slow.yml")
     fleet.until_begun()
+    fleet.ground.hold(SHORT_S)
     runner = fleet.runner_of(command_id)
     runner.kill()
     wait_for(lambda: processes_with(str(fleet.ground.lock)) == [], "its play has died with it")
-    fleet.ground.lock.rmdir()
     done = fleet.until_over(command_id)
     assert (done.state, done.attempt, done.worker != runner.vm) == (CommandState.SUCCEEDED, 2, True)
     assert fleet.ground.lines == ["begin", "begin", "end"]
 
 
 def test_a_worker_that_is_stopped_lets_a_short_play_finish(fleet: Fleet) -> None:
+    fleet.ground.hold(SHORT_S)
     command_id = fleet.begin("slow.yml")
     fleet.until_begun()
     fleet.runner_of(command_id).terminate()
@@ -348,6 +356,11 @@ def resident_kb(pid: int) -> int:
 
 
 def children_of(pid: int) -> list[tuple[int, str]]:
-    listing = Path(f"/proc/{pid}/task")
-    found = [int(child) for task in listing.iterdir() for child in (task / "children").read_text().split()]
-    return [(child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")[-80:]) for child in found]
+    """Return the process's children with the ends of their command lines; what ends meanwhile is left out."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            for child in map(int, (task / "children").read_text().split()):
+                with contextlib.suppress(OSError):
+                    found.append((child, Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ")[-80:]))
+    return found

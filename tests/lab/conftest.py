@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.machines.lab import Lab
+from deploy.machines.places import bare_twin
 from deploy.trials.policy import policy_with
 from tests.lab.fleet import mend_and_settle
 
@@ -46,7 +47,7 @@ def lab() -> Iterator[Lab]:
 def bare_lab() -> Iterator[Lab]:
     """Four machines without a deployment, for the tests of the lab itself."""
     _require_root()
-    lab = Lab.open(f"{os.environ.get('ORCH_LAB_NAME') or TEST_LAB}-bare"[:20], say=_say)
+    lab = Lab.open(bare_twin(os.environ.get("ORCH_LAB_NAME") or TEST_LAB), say=_say)
     try:
         lab.up(bare=True)
         yield lab

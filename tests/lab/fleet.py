@@ -17,19 +17,21 @@ from deploy.trials.outage import is_served_again
 from deploy.trials.trial import fleet_status, settle, wait_until, witness_of
 
 HOME = {
-    "database": "database-server",
-    "messaging": "messaging-server",
     "backend": "backend-server",
     "frontend": "frontend-server",
+    "database": "database-server",
+    "messaging": "messaging-server",
 }
 SECOND = {
-    "database": "backend-server",
-    "messaging": "frontend-server",
     "backend": "messaging-server",
     "frontend": "backend-server",
+    "database": "backend-server",
+    "messaging": "frontend-server",
 }
-UNIT = {"database": "mariadb", "messaging": "rabbitmq-server", "backend": "node-app", "frontend": "nginx"}
-MOVED_WITHIN_S = 30.0
+UNIT = {"backend": "node-app", "frontend": "nginx", "database": "mariadb", "messaging": "rabbitmq-server"}
+# How quick it is, is the bench's business.
+MOVED_WITHIN_S = 90.0
+HOME_WITHIN_S = 180.0
 
 
 def orch(lab: Lab, *words: str, vm: str | None = None, check: bool = True) -> Any:
@@ -108,7 +110,7 @@ def kv_get(lab: Lab, key: str, vm: str | None = None) -> str | None:
 
 
 @contextlib.contextmanager
-def traffic(lab: Lab, url: str, folder: Path, seconds: float = 120.0) -> Iterator[Traffic]:
+def traffic(lab: Lab, url: str, folder: Path, seconds: float = 900.0) -> Iterator[Traffic]:
     """Client traffic for the time of the block, served before the block begins."""
     with Traffic(lab, url, folder / "notes.jsonl", seconds=seconds) as sent:
         wait_client(sent, time.time() - 0.5)

@@ -1,7 +1,7 @@
 """The outside client with connections that stay open: one that is kept for its next request, and a slow download.
 
 Runs as a script in the client's network (`python -I open_connections.py HOST PATH`); needs only the standard library.
-Says `open` when both are, ends when the kept one has ended (30 s later at the latest), and prints one JSON object:
+Says `open` when both are, ends when the kept one has ended (90 s later at the latest), and prints one JSON object:
 `kept_by` (who answered on the kept connection), `while_moved` (its answers while new connections were answered
 by another VM), `ended` (closed, open, or what went wrong), `download` (bytes, or what went wrong).
 """
@@ -17,7 +17,7 @@ import threading
 import time
 
 EVERY_S = 0.1
-LONGEST_S = 30.0
+LONGEST_S = 90.0
 CHUNK = 256 * 1024
 
 

@@ -10,7 +10,18 @@ import pytest
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
 from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, settle, wait_until
-from tests.lab.fleet import HOME, SECOND, UNIT, epochs, history, traffic, unit_state, wait_client, wait_served_by
+from tests.lab.fleet import (
+    HOME,
+    HOME_WITHIN_S,
+    SECOND,
+    UNIT,
+    epochs,
+    history,
+    traffic,
+    unit_state,
+    wait_client,
+    wait_served_by,
+)
 
 URL = {"backend": BACKEND_URL, "frontend": FRONTEND_URL}
 
@@ -26,7 +37,7 @@ def test_a_service_that_fails_is_served_by_the_next_vm_and_comes_home(
         moved_at = time.time()
         wait_client(client, moved_at)
         fleet.mend()
-        wait_served_by(fleet, name, HOME[name], within_s=60)
+        wait_served_by(fleet, name, HOME[name], within_s=HOME_WITHIN_S)
         settle(fleet)
         wait_client(client, time.time())
         samples = client.samples()

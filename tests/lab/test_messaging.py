@@ -11,10 +11,19 @@ import pytest
 from deploy.machines.lab import Lab
 from deploy.trials.books import left_unindexed, unlike_the_ledger
 from deploy.trials.trial import settle, wait_until
-from tests.lab.fleet import HOME, SECOND, ledger, publish, reasons, unit_state, wait_served_by, wait_written
+from tests.lab.fleet import (
+    HOME,
+    HOME_WITHIN_S,
+    SECOND,
+    ledger,
+    publish,
+    reasons,
+    unit_state,
+    wait_served_by,
+    wait_written,
+)
 
 BROKER, OTHER = HOME["messaging"], SECOND["messaging"]
-HOME_WITHIN_S = 150.0
 
 
 @pytest.mark.parametrize("kind", ["stop", "poweroff"])

@@ -14,6 +14,7 @@ from deploy.trials.policy import apply_policy, policy_now
 from deploy.trials.trial import fleet_status, settle, wait_until
 from tests.lab.fleet import (
     HOME,
+    HOME_WITHIN_S,
     SECOND,
     answer,
     epochs,
@@ -55,7 +56,7 @@ def test_a_command_published_by_hand_in_the_old_format_is_carried_out(fleet: Lab
     publish(fleet, json.dumps(failed))
     wait_served_by(fleet, "backend", SECOND["backend"])
     # It does not change the designation: the service comes home after its grace, as it did in the old system.
-    wait_served_by(fleet, "backend", HOME["backend"], within_s=60)
+    wait_served_by(fleet, "backend", HOME["backend"], within_s=HOME_WITHIN_S)
 
 
 def test_a_message_that_is_no_command_is_put_aside_and_costs_nothing(fleet: Lab) -> None:
@@ -72,14 +73,16 @@ def test_a_message_that_is_no_command_is_put_aside_and_costs_nothing(fleet: Lab)
 
 def test_while_paused_nothing_moves_by_itself_and_afterwards_it_does(fleet: Lab) -> None:
     orch(fleet, "pause", "--reason", "test of the pause")
-    fleet.fault("stop", HOME["backend"], "backend")
-    wait_until(
-        "the failure is diagnosed and held back by the pause",
-        lambda: any(found["code"] == "paused" for found in answer(fleet, "status")["diagnoses"]),
-        15,
-    )
-    assert service(fleet, "backend")["active"] == HOME["backend"]
-    orch(fleet, "resume")
+    try:
+        fleet.fault("stop", HOME["backend"], "backend")
+        wait_until(
+            "the failure is diagnosed and held back by the pause",
+            lambda: any(found["code"] == "paused" for found in answer(fleet, "status")["diagnoses"]),
+            30,
+        )
+        assert service(fleet, "backend")["active"] == HOME["backend"]
+    finally:
+        orch(fleet, "resume")
     wait_served_by(fleet, "backend", SECOND["backend"])
 
 
@@ -139,7 +142,7 @@ def test_a_service_that_flaps_is_held_until_it_is_acknowledged(fleet: Lab) -> No
         fleet.fault("kill", HOME["backend"], "backend")
         wait_served_by(fleet, "backend", SECOND["backend"])
         fleet.mend()
-        wait_served_by(fleet, "backend", HOME["backend"], within_s=60)
+        wait_served_by(fleet, "backend", HOME["backend"], within_s=HOME_WITHIN_S)
         fleet.fault("kill", HOME["backend"], "backend")
         wait_until("it is held", lambda: service(fleet, "backend").get("hold_until") is not None, 20)
         assert service(fleet, "backend")["active"] == HOME["backend"]

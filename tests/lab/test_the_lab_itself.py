@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -149,11 +150,15 @@ def test_a_frozen_machine_answers_nothing_and_goes_on_where_it_was(probe: Lab) -
     assert probe.run(VM, uptime).stdout == before
 
 
-def test_a_slow_link_delays_each_way_and_loses_packets(probe: Lab) -> None:
-    probe.fault("slow", VM, latency_ms=80, loss_percent=0)
+# Where the kernel has no netem both are the relay.
+@pytest.mark.parametrize("means", ["netem", "relay"])
+def test_a_slow_link_delays_each_way_and_loses_packets(probe: Lab, means: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORCH_SLOW_LINK", means)
+    fault = probe.fault("slow", VM, latency_ms=80, loss_percent=0)
+    assert fault.detail["means"] in {means, "relay"}
     shown = probe.client(["ping", "-c", "3", "-i", "0.3", ADDRESS]).stdout
-    average_ms = float(shown.rsplit("=", 1)[1].split("/")[1])
-    assert 155 < average_ms < 300
+    quickest_ms = float(shown.rsplit("=", 1)[1].split("/")[0])
+    assert 155 < quickest_ms < 300
     probe.mend(VM)
     probe.fault("slow", VM, latency_ms=1, loss_percent=40)
     shown = probe.client(["ping", "-q", "-c", "60", "-i", "0.02", "-W", "1", ADDRESS], check=False).stdout
@@ -175,7 +180,7 @@ def test_a_machine_without_power_is_gone_at_once_and_boots_again_with_its_disk(p
     assert probe.status()["vms"][VM]["running"] is False
     assert probe.status()["up"] is True
     probe.fault("poweron", VM)
-    assert wait_until(lambda: probe.status()["vms"][VM]["system"] in ("running", "degraded"), 60)
+    assert wait_until(lambda: probe.status()["vms"][VM]["system"] in ("running", "degraded"), 180)
     assert probe.run(VM, ["cat", "/root/kept"]).stdout.strip() == "kept"
     assert probe.run(VM, ["cat", "/etc/machine-id"]).stdout == identity
     # An address that was only set at run time is forgotten, as on any machine.
@@ -230,18 +235,23 @@ def test_up_makes_a_lab_again_whose_machines_died_with_their_host(bare_lab: Lab)
 
 def test_down_leaves_no_process_mount_namespace_or_cgroup(bare_lab: Lab) -> None:
     """Last in this file: the lab is taken down while a client's and a VM's own processes still run."""
-    sleeper = ["sleep", "1000"]
+    sleeper = ["sh", "-c", "echo runs; exec sleep 1000"]
     started = [
-        subprocess.Popen(bare_lab.client_command(sleeper)),
-        subprocess.Popen(bare_lab.command_in_vm(VM, sleeper)),
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        for command in (bare_lab.client_command(sleeper), bare_lab.command_in_vm(VM, sleeper))
     ]
+    assert [process.stdout.readline() for process in started if process.stdout] == ["runs\n", "runs\n"]
     name = bare_lab.places.name
-    time.sleep(0.3)
     bare_lab.down()
     assert all(process.wait(timeout=10) != 0 for process in started)
     assert f"/{name}/" not in Path("/proc/self/mountinfo").read_text()
     assert [path.name for path in Path("/run/netns").glob(f"{name}-*")] == []
-    assert [str(path) for path in Path("/sys/fs/cgroup").rglob(f"orch-lab-{name}")] == []
+    # Other cgroups come and go meanwhile: os.walk does not mind.
+    groups = [str(Path(folder, child)) for folder, children, _ in os.walk("/sys/fs/cgroup") for child in children]
+    assert [group for group in groups if group.endswith(f"/orch-lab-{name}")] == []
     assert not bare_lab.places.home.exists()
-    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    commands = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            commands.append(path.read_bytes())
     assert [command for command in commands if f"--machine={name}-".encode() in command] == []

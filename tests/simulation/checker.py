@@ -60,10 +60,12 @@ class Checker:
         if not key.startswith((keys.SERVICES, keys.REQUESTS, keys.COMMANDS, keys.HISTORY)):
             return
         pair = self._world.consul.peek(key)
-        if pair is None:
-            return
         writer = self._world.engine.current
         what = key.rpartition("/")[2]
+        if pair is None:
+            if writer is not None and key.startswith(keys.SERVICES) and what == "endpoints":
+                raise Violated(f"{writer.name} deleted {key}: traffic has nowhere to go")
+            return
         if key.startswith(keys.SERVICES):
             service = key.split("/")[2]
             if what == "assignment":
@@ -219,6 +221,11 @@ class Checker:
         elif now - self._shared_since.setdefault(service, now) > SHARED_S:
             raise Violated(f"{' and '.join(holders)} hold the address of {service} at the same time")
 
+    def upstream_rendered(self, vm: Vm, service: str) -> None:
+        """nginx has another upstream: one with somebody in it."""
+        if not vm.rendered[service]:
+            raise Violated(f"the upstream of {service} rendered on {vm.name} is empty")
+
     def guard_stops(self, vm: Vm, unit: Unit) -> None:
         """A guard stops a unit: only one that may not run there, and never without a quorum."""
         if self._world.blind_for(vm) > 0:
@@ -239,10 +246,6 @@ class Checker:
             real = [daemon.name for daemon, _ in running if self._really_runs(daemon)]
             if len(real) > 1:
                 raise Violated(f"{' and '.join(real)} run the command {command_id} at the same time")
-        for vm in self._world.vms.values():
-            for service in vm.rendered:
-                if not vm.rendered[service].endpoints:
-                    raise Violated(f"the upstream of {service} rendered on {vm.name} is empty")
 
     def open_requests(self) -> list[Request]:
         """Return the accepted requests that have no final state."""

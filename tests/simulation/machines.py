@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from orchestrator.domain.records import Endpoints
+from orchestrator.domain.records import Endpoint, Endpoints
 from orchestrator.node.duties import Forwarding
 from orchestrator.node.situation import AddressState, UnitState, UnitStatus
 from tests.simulation.engine import Machine, Process
@@ -148,6 +149,20 @@ class Door:
         return ""
 
 
+Renderer = Callable[[bytes | None], tuple[Endpoint, ...] | None]
+
+
+def keep_last_good(value: bytes | None) -> tuple[Endpoint, ...] | None:
+    """Return the upstream that comes of what consul-template found at the key; None: the last good one stays.
+
+    As `templates/upstream.conf.ctmpl.j2` and `apply-upstream` do: lookups come back empty now and then.
+    """
+    try:
+        return Endpoints.from_json(value).endpoints if value is not None else None
+    except ValueError:
+        return None
+
+
 class Vm(Machine):
     """One VM of the fleet."""
 
@@ -165,7 +180,8 @@ class Vm(Machine):
         self.units: dict[str, Unit] = {}
         self.addresses: dict[str, AddressState] = {}
         self.disk: dict[str, str] = {}
-        self.rendered: dict[str, Endpoints] = {}
+        self.rendered: dict[str, tuple[Endpoint, ...]] = {}
+        """Service -> the upstream that nginx has here."""
         self.daemons: list[Process] = []
         self.system = Process(world.engine, self, f"system@{name}")
         self.system.begin()

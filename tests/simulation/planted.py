@@ -7,16 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from orchestrator.controller import Controller
-from orchestrator.domain.decision import Decision, Put
-from orchestrator.domain.records import Assignment, Endpoint, Endpoints
+from orchestrator.domain import keys
+from orchestrator.domain.decision import Decision, Delete, Put
+from orchestrator.domain.records import Assignment, Endpoint, Endpoints, Request
 from orchestrator.domain.view import Kept
 from orchestrator.execute.choice import Situation
 from orchestrator.node import duties as do
 from orchestrator.store.port import CasDelete, CasPut, LockPut, Unknown
 from orchestrator.store.records import encoded
 from orchestrator.worker_steps import Worker
+from tests.simulation.checker import STEADY_S
 from tests.simulation.daemons import WatchedHand
-from tests.simulation.machines import Door
+from tests.simulation.machines import Door, keep_last_good
 from tests.simulation.world import Parts
 
 
@@ -36,6 +38,69 @@ class HastyController(Controller):
         row = Endpoint(vm=moved.active, address=self._policy.vms[moved.active].address, port=80)
         endpoints = Endpoints(service=decision.service, epoch=moved.epoch, endpoints=(row,))
         return replace(decision, changes=(*decision.changes, Put(key, endpoints, pair.modify_index if pair else 0)))
+
+
+class HollowController(Controller):
+    """Takes out of the traffic whoever failed, and so everybody."""
+
+    def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> Any:
+        return super()._write(tuple(self._hollow(each) for each in decisions), leader_session)
+
+    @staticmethod
+    def _hollow(decision: Decision) -> Decision:
+        changes = tuple(
+            replace(c, record=c.record.with_(endpoints=()))
+            if isinstance(c, Put) and isinstance(c.record, Endpoints)
+            else c
+            for c in decision.changes
+        )
+        return replace(decision, changes=changes)
+
+
+class WithdrawingController(Controller):
+    """Deletes the endpoints for as long as a service moves."""
+
+    def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> Any:
+        return super()._write(tuple(self._withdrawing(each) for each in decisions), leader_session)
+
+    def _withdrawing(self, decision: Decision) -> Decision:
+        key = keys.endpoints(decision.service or "")
+        _, pair = self._port.kv_get(key)
+        if decision.code != "failover" or pair is None or any(change.key == key for change in decision.changes):
+            return decision
+        return replace(decision, changes=(*decision.changes, Delete(key, pair.modify_index)))
+
+
+class BackwardsController(Controller):
+    """Counts epochs down."""
+
+    def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> Any:
+        return super()._write(tuple(self._backwards(each) for each in decisions), leader_session)
+
+    @staticmethod
+    def _backwards(decision: Decision) -> Decision:
+        changes = tuple(
+            replace(c, record=c.record.with_(epoch=c.record.epoch - 2))
+            if isinstance(c, Put) and isinstance(c.record, Assignment) and c.record.epoch > 2
+            else c
+            for c in decision.changes
+        )
+        return replace(decision, changes=changes)
+
+
+class MeddlingController(Controller):
+    """Thinks better of how a request ended."""
+
+    def _write(self, decisions: tuple[Decision, ...], leader_session: str) -> Any:
+        written = super()._write(decisions, leader_session)
+        for change in (change for decision in written[0] for change in decision.changes):
+            if isinstance(change, Put) and isinstance(change.record, Request) and change.record.is_final:
+                with suppress(Unknown):
+                    _, pair = self._port.kv_get(change.key)
+                    assert pair is not None
+                    other = change.record.with_(outcome="It was not so.")
+                    self._port.txn((CasPut(change.key, encoded(other), pair.modify_index),))
+        return written
 
 
 class UnfencedController(Controller):
@@ -127,6 +192,22 @@ class DeafWorker(Worker):
         return replace(situation, commands=heard)
 
 
+class DoggedWorker(Worker):
+    """Ends no play that was superseded or cancelled."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self._desk.stop = lambda stop: None  # type: ignore[method-assign]
+
+
+class ImpatientDoor(Door):
+    """Takes it for an answer of another VM's that nobody answers."""
+
+    def is_contested(self) -> bool:
+        """Say yes when Consul has been away for a while."""
+        return super().is_contested() or self._vm.world.blind_for(self._vm) > STEADY_S
+
+
 class StubbornDoor(Door):
     """An address that was taken is never given up."""
 
@@ -155,16 +236,39 @@ class FreeHand(WatchedHand):
         super().carry_out(duty, at, doors)
 
 
+class FearfulHand(WatchedHand):
+    """Stops a unit that it looks after while Consul cannot be reached."""
+
+    def carry_out(self, duty: do.Duty, at: Any, doors: Any) -> None:
+        """Confuse not knowing with having lost."""
+        if at is not None and self._machine.world.blind_for(self._machine) > 0:
+            self._stop_unit(at.policy.unit)
+        super().carry_out(duty, at, doors)
+
+
+def render_whatever_is_there(value: bytes | None) -> tuple[Endpoint, ...]:
+    """Render an empty upstream of an empty lookup."""
+    return keep_last_good(value) or ()
+
+
 BUGS: dict[str, tuple[Parts, str, int]] = {
     "traffic before the lock": (Parts(controller=HastyController), "never held the role lock", 1),
+    "endpoints without anybody in them": (Parts(controller=HollowController), "that cannot be rendered", 1),
+    "endpoints that go while a service moves": (Parts(controller=WithdrawingController), "nowhere to go", 1),
+    "an upstream rendered from nothing": (Parts(renderer=render_whatever_is_there), "is empty", 3),
+    "epochs that go back": (Parts(controller=BackwardsController), "went back from", 1),
+    "an end of a request that is not the last": (Parts(controller=MeddlingController), "and was changed to", 1),
     "writes without the leader lock": (Parts(controller=UnfencedController), "without the leader lock", 155),
     "hot standbys that nobody starts": (Parts(controller=IdleController), "no hot standby", 80),
     "requests without an end": (Parts(controller=ForgetfulController), "request", 1),
     "refusals without a reason": (Parts(controller=SilentController), "without a reason", 15),
     "a worker that ignores epochs": (Parts(worker=EpochBlindWorker), "epoch", 13),
     "a worker that ignores its lease": (Parts(worker=LeaselessWorker), "at the same time", 321),
+    "a worker that stops no play": (Parts(worker=DoggedWorker), "went on with", 13),
     "a worker that trusts the broker": (Parts(worker=DeafWorker), "after everything was healed", 58),
     "an address that is never given up": (Parts(door=StubbornDoor), "address", 1),
+    "an address that is given up for want of Consul": (Parts(door=ImpatientDoor), "could not know that it lost", 45),
+    "a guard that stops what it cannot ask about": (Parts(hand=FearfulHand), "while it could not reach Consul", 7),
     "a lock under the wrong epoch": (Parts(hand=RoughHand), "role lock", 1),
     "a guard that stops what may run": (Parts(hand=FreeHand), "which may run there", 1),
 }

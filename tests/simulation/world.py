@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Outcome
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Assignment, Command, Endpoints, LockValue
+from orchestrator.domain.records import Assignment, Command, LockValue
 from orchestrator.node.situation import AddressState
 from orchestrator.observe.quorum import LONG_LOSS_S
 from orchestrator.recorder import Inputs
@@ -29,7 +29,7 @@ from tests.simulation.daemons import (
     WorkerDaemon,
 )
 from tests.simulation.engine import Engine, Killed, Process
-from tests.simulation.machines import Door, Unit, Vm
+from tests.simulation.machines import Door, Renderer, Unit, Vm, keep_last_good
 from tests.simulation.watching import source_of
 
 START = 1_700_000_000.0
@@ -48,6 +48,7 @@ class Parts:
     worker: Callable[..., Worker] = Worker
     hand: Callable[..., WatchedHand] = WatchedHand
     door: Callable[..., Door] = Door
+    renderer: Renderer = keep_last_good
 
 
 def policy_document(standby: str, grace_s: float, interval_s: float, backend: str = "cold") -> dict[str, Any]:
@@ -209,13 +210,12 @@ class World:
 
     def _rendering(self, vm: Vm, service: str, key: str) -> Callable[[], None]:
         def render() -> None:
+            # What cannot be reached is an empty lookup to consul-template, as is a key that is gone.
             pair = self.consul.peek(key) if self.blind_for(vm) == 0 else None
-            if pair is None:
-                return
-            try:
-                vm.rendered[service] = Endpoints.from_json(pair.value)
-            except ValueError:
-                return
+            upstream = self.parts.renderer(pair.value if pair else None)
+            if upstream is not None:
+                vm.rendered[service] = upstream
+                self.checker.upstream_rendered(vm, service)
 
         return render
 
@@ -444,7 +444,7 @@ class World:
             return f"{active.name} does not hold the role lock of {service} at epoch {assignment.epoch}"
         for vm in self.vms.values():
             rendered = vm.rendered.get(service)
-            if rendered is None or rendered.endpoints[0].vm != active.name:
+            if rendered is None or rendered[0].vm != active.name:
                 return f"{vm.name} does not send the traffic of {service} to {active.name}"
             if vm.units[service].runs and not assignment.may_run_on(vm.name):
                 return f"{service} runs on {vm.name}, where it may not"
@@ -462,7 +462,7 @@ class World:
             if not self.vms[name].units[service].answers:
                 return f"no hot standby of {service} runs on {name}"
         for vm in self.vms.values():
-            backups = [row.vm for row in vm.rendered[service].endpoints if row.backup]
+            backups = [row.vm for row in vm.rendered[service] if row.backup]
             if backups != wanted:
                 return f"{vm.name} has {backups or 'nobody'} as backups of {service}, and not {wanted}"
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import configparser
 import hashlib
 import json
 import os
@@ -22,7 +23,7 @@ from ansible.vars.hostvars import HostVars
 from ansible.vars.manager import VariableManager
 
 from orchestrator.domain.policy import Policy
-from orchestrator.settings import LocalSettings
+from orchestrator.settings import DatabaseSettings, LocalSettings
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 ANSIBLE = CHECKOUT / "ansible"
@@ -64,6 +65,9 @@ def render(fleet: tuple[DataLoader, InventoryManager, VariableManager]) -> Rende
             "playbook_dir": str(ANSIBLE / "playbooks"),
             "orch_amqp_password": PASSWORD,
             "orch_erlang_cookie": "COOKIE",
+            "orch_replication_password": PASSWORD,
+            "app_amqp_password": PASSWORD,
+            "app_database_password": PASSWORD,
             "hostvars": HostVars(inventory, manager, loader),
             **extra,
         }
@@ -88,7 +92,13 @@ def sources() -> list[Path]:
 @pytest.mark.parametrize("vm", VMS)
 @pytest.mark.parametrize("source", sources(), ids=lambda path: path.name)
 def test_every_template_renders_on_every_vm_and_leaves_no_jinja_behind(render: Render, source: Path, vm: str) -> None:
-    extra = {"orch_upstream": "backend", "orch_candidate": "", "orch_daemon": "guard"}
+    extra = {
+        "orch_upstream": "backend",
+        "orch_stream": False,
+        "orch_candidate": "",
+        "orch_daemon": "guard",
+        "orch_proxy": "database",
+    }
     text = render(source, vm, **extra)
     assert text.strip()
     if ".ctmpl" not in source.name:
@@ -105,6 +115,7 @@ def test_the_rendered_policy_is_valid_and_names_the_fleet(render: Render, vm: st
     assert policy.vms["messaging-server"].roles == ("controller", "worker")
     assert policy.vms["database-server"].roles == ()
     assert policy.services["backend"].order == ("backend-server", "messaging-server")
+    assert (policy.services["backend"].unit, policy.services["frontend"].unit) == ("node-app", "nginx")
     for service in policy.services.values():
         assert (ANSIBLE / "playbooks" / service.activate).is_file()
         assert (ANSIBLE / "playbooks" / service.deactivate).is_file()
@@ -119,12 +130,112 @@ def test_the_rendered_local_settings_are_what_the_daemons_read(render: Render, v
     assert PASSWORD not in text
 
 
+def test_only_a_vm_of_the_database_s_order_has_settings_of_a_database(render: Render) -> None:
+    settings = {vm: LocalSettings.model_validate(as_json(render(TEMPLATES / "orch.json.j2", vm))) for vm in VMS}
+    assert [vm for vm in VMS if settings[vm].database is not None] == ["backend-server", "database-server"]
+    assert settings["database-server"].database == DatabaseSettings()
+
+
+def my_cnf(render: Render, vm: str) -> dict[str, str]:
+    parsed = configparser.ConfigParser(interpolation=None)
+    parsed.read_string(render(TEMPLATES / "my.cnf.j2", vm))
+    return dict(parsed["mariadbd"])
+
+
+def test_a_database_starts_read_only_and_alone_and_loses_nothing_that_it_acknowledged(render: Render) -> None:
+    for vm, address in (("database-server", "10.0.10.169"), ("backend-server", "10.0.0.22")):
+        settings = my_cnf(render, vm)
+        expected = {
+            "bind_address": address,
+            "port": "3306",
+            "read_only": "ON",
+            "skip_slave_start": "ON",
+            "gtid_strict_mode": "ON",
+            "log_slave_updates": "ON",
+            "sync_binlog": "1",
+            "innodb_flush_log_at_trx_commit": "1",
+            "rpl_semi_sync_master_enabled": "OFF",
+            "rpl_semi_sync_slave_enabled": "ON",
+            "rpl_semi_sync_master_wait_point": "AFTER_SYNC",
+            "rpl_semi_sync_master_wait_no_slave": "ON",
+        }
+        assert {name: settings[name] for name in expected} == expected
+
+
+def test_no_two_databases_have_the_same_server_id(render: Render) -> None:
+    ids = [int(my_cnf(render, vm)["server_id"]) for vm in VMS]
+    assert len(set(ids)) == len(VMS)
+    assert min(ids) > 0
+
+
+def test_the_statements_that_found_the_database_hold_hashes_and_no_password(render: Render) -> None:
+    text = render(TEMPLATES / "database-founding.sql.j2", "database-server")
+    stored = "*" + hashlib.sha1(hashlib.sha1(PASSWORD.encode()).digest()).hexdigest().upper()
+    assert text.count(f"IDENTIFIED BY PASSWORD '{stored}'") == 2
+    assert PASSWORD not in text
+    assert text.rstrip().splitlines()[-1].startswith("CREATE TABLE IF NOT EXISTS orch.heartbeat ")
+
+
 def test_the_definitions_hold_the_hash_and_not_the_password(render: Render) -> None:
     text = render(TEMPLATES / "rabbitmq-definitions.json.j2", "messaging-server")
-    user = as_json(text)["users"][0]
-    stored = base64.b64decode(user["password_hash"])
-    assert hashlib.sha256(stored[:4] + PASSWORD.encode()).digest() == stored[4:]
+    users = as_json(text)["users"]
+    assert [user["name"] for user in users] == ["orch", "orch_app"]
+    for user in users:
+        stored = base64.b64decode(user["password_hash"])
+        assert hashlib.sha256(stored[:4] + PASSWORD.encode()).digest() == stored[4:]
     assert PASSWORD not in text
+
+
+def test_the_application_may_use_its_own_queue_and_nothing_else(render: Render) -> None:
+    definitions = as_json(render(TEMPLATES / "rabbitmq-definitions.json.j2", "messaging-server"))
+    (own,) = [permission for permission in definitions["permissions"] if permission["user"] == "orch_app"]
+    assert own["vhost"] == "app"
+    for right in ("configure", "write", "read"):
+        assert re.search(own[right], "listings")
+        assert not re.search(own[right], "failover_commands")
+    # Where a message for a queue is published.
+    assert re.search(own["write"], "amq.default")
+
+
+@pytest.mark.parametrize("vm", VMS)
+def test_the_application_finds_database_and_broker_on_the_loopback_of_every_vm(render: Render, vm: str) -> None:
+    services = {"database": {"port": 3306}, "messaging": {"port": 5672}}
+    text = render(TEMPLATES / "env.j2", vm, orch_services=services)
+    settings = dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert settings["APP_VM"] == vm
+    assert settings["APP_DATABASE_HOST"] == settings["APP_AMQP_HOST"] == "127.0.0.1"
+    assert (settings["APP_DATABASE_PORT"], settings["APP_AMQP_PORT"]) == ("3306", "5672")
+    assert PASSWORD not in text
+
+
+def test_an_application_without_a_database_is_told_of_none(render: Render) -> None:
+    text = render(TEMPLATES / "env.j2", "backend-server", orch_services={"messaging": {"port": 5672}})
+    assert "APP_DATABASE" not in text
+    assert "APP_AMQP" not in text
+
+
+def test_the_deployment_looks_for_the_archive_that_pack_modules_makes(
+    fleet: tuple[DataLoader, InventoryManager, VariableManager], tmp_path: Path
+) -> None:
+    loader, inventory, manager = fleet
+    variables = manager.get_vars(host=inventory.get_host("backend-server"))
+    variables["playbook_dir"] = str(ANSIBLE / "playbooks")
+    wanted = Path(str(Templar(loader, variables=variables).template(trusted("{{ app_modules }}"))))
+    # Already there: nothing is fetched.
+    (tmp_path / wanted.name).touch()
+    pack = CHECKOUT / "deploy" / "sample-app" / "pack-modules"
+    told = subprocess.run([pack, tmp_path], env={"PATH": "/usr/bin:/bin"}, check=True, capture_output=True, text=True)
+    assert str(tmp_path / wanted.name) == told.stdout.strip()
+    assert wanted.parent.resolve() == CHECKOUT / "dist"
+
+
+def test_the_lock_file_names_no_registry() -> None:
+    lock = json.loads((CHECKOUT / "deploy" / "sample-app" / "app" / "package-lock.json").read_text())
+    packages = [package for name, package in lock["packages"].items() if name]
+    assert packages
+    for package in packages:
+        assert "resolved" not in package
+        assert package["integrity"]
 
 
 def test_all_vms_are_servers_that_find_each_other_on_the_inventory_s_addresses(render: Render) -> None:
@@ -181,11 +292,58 @@ def test_what_nginx_is_tested_with_differs_in_three_lines_and_a_comment(render: 
     ]
 
 
+def test_a_local_proxy_is_tested_with_what_differs_in_three_lines_and_a_comment(render: Render) -> None:
+    live, candidate = (
+        render(TEMPLATES / "proxy.conf.j2", "frontend-server", orch_proxy="database", orch_candidate=name).splitlines()
+        for name in ("", "database")
+    )
+    assert [line.strip() for line in live if line not in candidate] == [
+        "pid /run/orch-proxy-database/nginx.pid;",
+        "include /etc/nginx/orch/stream.d/database-upstream.conf;",
+        "listen 127.0.0.1:3306 so_keepalive=10s:5s:3;",
+    ]
+    assert [line.strip() for line in candidate if line not in live and not line.startswith("#")] == [
+        "pid /run/consul-template/test.pid;",
+        "include /run/consul-template/database-stream.conf;",
+        "listen unix:/run/consul-template/test.sock;",
+    ]
+
+
+def test_consul_template_renders_every_upstream_and_every_proxy_and_has_each_applied(render: Render) -> None:
+    text = render(TEMPLATES / "consul-template.hcl.j2", "backend-server")
+    assert re.findall(r'command = \["/usr/local/lib/orch/apply-upstream", (.*)\]', text) == [
+        '"backend"',
+        '"database", "proxy"',
+        '"messaging", "proxy"',
+    ]
+    assert re.findall(r'destination = "(.*)"', text) == [
+        "/run/consul-template/backend-upstream.conf",
+        "/run/consul-template/database-stream.conf",
+        "/run/consul-template/messaging-stream.conf",
+    ]
+
+
+def test_a_broker_and_a_database_leave_the_loopback_to_the_local_proxies(render: Render) -> None:
+    broker = render(TEMPLATES / "rabbitmq.conf.j2", "database-server")
+    assert re.findall(r"^listeners\.tcp.*", broker, re.MULTILINE) == ["listeners.tcp.default = 10.0.10.169:5672"]
+    assert my_cnf(render, "database-server")["bind_address"] == "10.0.10.169"
+
+
 @pytest.mark.parametrize(
-    "path", ["nginx.conf.j2", "upstream.conf.j2", "upstream.conf.ctmpl.j2", "consul-template.hcl.j2"]
+    "path",
+    [
+        "nginx.conf.j2",
+        "proxy.conf.j2",
+        "upstream.conf.j2",
+        "stream-upstream.conf.j2",
+        "upstream.conf.ctmpl.j2",
+        "consul-template.hcl.j2",
+    ],
 )
-def test_braces_are_balanced(render: Render, path: str) -> None:
-    text = render(TEMPLATES / path, "frontend-server", orch_upstream="backend", orch_candidate="")
+@pytest.mark.parametrize("stream", [False, True])
+def test_braces_are_balanced(render: Render, path: str, stream: bool) -> None:
+    extra = {"orch_upstream": "backend", "orch_stream": stream, "orch_proxy": "database", "orch_candidate": ""}
+    text = render(TEMPLATES / path, "frontend-server", **extra)
     bare = re.sub(r"#.*|\"[^\"]*\"", "", text)
     assert bare.count("{") == bare.count("}")
 
@@ -193,19 +351,27 @@ def test_braces_are_balanced(render: Render, path: str) -> None:
 def test_the_upstream_before_the_first_assignment_points_home(render: Render) -> None:
     text = render(TEMPLATES / "upstream.conf.j2", "frontend-server", orch_upstream="backend")
     assert "server 10.0.0.22:3000;" in text
+    text = render(TEMPLATES / "stream-upstream.conf.j2", "frontend-server", orch_upstream="database")
+    assert "server 10.0.10.169:3306;" in text
 
 
 class ApplyUpstream:
     """The script `apply-upstream` in a directory of its own, with stand-ins for nginx and systemctl."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, proxy: bool) -> None:
         self.folder = folder
-        for name in ("run/consul-template", "etc/nginx/orch/test", "bin"):
+        for name in ("run/consul-template", "etc/nginx/orch/test", "etc/nginx/orch/stream.d", "bin"):
             (folder / name).mkdir(parents=True)
-        self.rendered = folder / "run" / "consul-template" / "backend-upstream.conf"
-        self.live = folder / "etc" / "nginx" / "orch" / "backend-upstream.conf"
+        rendered, live, self.tested, self.words = (
+            ("backend-stream.conf", "stream.d/backend-upstream.conf", "test/backend-proxy.conf", ["backend", "proxy"])
+            if proxy
+            else ("backend-upstream.conf", "backend-upstream.conf", "test/backend.conf", ["backend"])
+        )
+        self.unit = "orch-proxy@backend" if proxy else "nginx"
+        self.rendered = folder / "run" / "consul-template" / rendered
+        self.live = folder / "etc" / "nginx" / "orch" / live
         text = (TEMPLATES / "apply-upstream").read_text()
-        for place in ("/run/consul-template", "/run/nginx.pid", "/etc/nginx"):
+        for place in ("/run/consul-template", "/run/nginx.pid", "/run/orch-proxy-", "/etc/nginx"):
             text = text.replace(place, f"{folder}{place}")
         self.script = folder / "apply-upstream"
         self.script.write_text(text)
@@ -215,12 +381,14 @@ class ApplyUpstream:
 
     def accepts(self, does: bool) -> None:
         nginx = self.folder / "bin" / "nginx"
-        nginx.write_text(f"#!/bin/sh\necho '[emerg] nonsense' >&2; exit {0 if does else 1}\n")
+        nginx.write_text(
+            f"#!/bin/sh\necho \"$@\" >{self.folder}/asked; echo '[emerg] nonsense' >&2; exit {0 if does else 1}\n"
+        )
         nginx.chmod(0o755)
 
     def run(self) -> str:
         done = subprocess.run(
-            ["sh", str(self.script), "backend"],
+            ["sh", str(self.script), *self.words],
             env={**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
@@ -234,17 +402,19 @@ GOOD = "# epoch 2\nupstream backend {\n    server 10.0.0.21:3000;\n}\n"
 LAST = "# epoch 1\nupstream backend {\n    server 10.0.0.22:3000;\n}\n"
 
 
-@pytest.fixture
-def upstream(tmp_path: Path) -> ApplyUpstream:
-    script = ApplyUpstream(tmp_path)
+@pytest.fixture(params=["upstream", "proxy"])
+def upstream(tmp_path: Path, request: pytest.FixtureRequest) -> ApplyUpstream:
+    script = ApplyUpstream(tmp_path, proxy=request.param == "proxy")
     script.live.write_text(LAST)
     return script
 
 
 def test_a_good_upstream_replaces_the_live_one(upstream: ApplyUpstream) -> None:
     upstream.rendered.write_text(GOOD)
-    assert "endpoints replaced" in upstream.run()
+    assert f"endpoints replaced, {upstream.unit} does not run here" in upstream.run()
     assert upstream.live.read_text() == GOOD
+    asked = (upstream.folder / "asked").read_text().split()
+    assert asked == ["-q", "-t", "-c", f"{upstream.folder}/etc/nginx/orch/{upstream.tested}"]
 
 
 @pytest.mark.parametrize("text", ["", "# unusable: the key is absent or empty\n"])

@@ -20,8 +20,9 @@ async def _answer_with(answer: bytes, *, reset: bool) -> tuple[int, str]:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         await writer.drain()
-        await asyncio.sleep(0.05)
         if reset:
+            # What is written must have left: a reset takes what the client has not read yet with it.
+            await asyncio.sleep(0.5)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.close()
 

@@ -1,24 +1,39 @@
 'use strict';
 // The backend: a small real-estate listing service.
 //   GET /health   GET /listings   GET /listings/ID   POST /listings
-// Every answer says which VM gave it (header X-Served-By, field served_by). Configured by its environment:
-// APP_VM, APP_ADDRESSES (comma-separated), APP_PORT.
+// Every answer says which VM gave it (header X-Served-By, field served_by). Configured by its environment (settings.js);
+// without a database in it the listings are in memory.
 
 const http = require('node:http');
-const { createMemoryStore } = require('./store');
-const { readListing } = require('./listing');
+const { readListing, readKey, isMadeOf } = require('./listing');
+const { readSettings, WrongSetting } = require('./settings');
+const { now } = require('./waiting');
 
 const LARGEST_BODY = 64 * 1024;
 // Longer than the proxy keeps an idle connection, so that the proxy is the one that closes it.
 const KEEP_ALIVE_MS = 75_000;
-const LONGEST_SHUTDOWN_MS = 8_000;
+// Longer than a request's deadline, shorter than the unit's TimeoutStopSec.
+const LONGEST_SHUTDOWN_MS = 9_000;
 
-const vm = process.env.APP_VM || require('node:os').hostname();
-const addresses = (process.env.APP_ADDRESSES || '127.0.0.1').split(',').filter(Boolean);
-const port = Number(process.env.APP_PORT || 3000);
+const { vm, addresses, port, deadlineMs, ...servers } = settingsOrExit();
 const started = Date.now();
-const store = createMemoryStore();
+const store = createStore();
 let isStopping = false;
+
+function settingsOrExit() {
+  try {
+    return readSettings(process.env);
+  } catch (error) {
+    if (!(error instanceof WrongSetting)) throw error;
+    console.error(error.message);
+    return process.exit(2);
+  }
+}
+
+// Required only where they are needed: in memory the application needs no packages.
+function createStore() {
+  return servers.database ? require('./durable').createDurableStore(servers) : require('./store').createMemoryStore();
+}
 
 class Refusal extends Error {
   constructor(status, message) {
@@ -27,7 +42,7 @@ class Refusal extends Error {
   }
 }
 
-function answer(response, status, fields) {
+function answer(response, status, fields, headers = {}) {
   const text = `${JSON.stringify({ ...fields, served_by: vm })}\n`;
   response.writeHead(status, {
     'Content-Type': 'application/json; charset=utf-8',
@@ -35,6 +50,7 @@ function answer(response, status, fields) {
     'Cache-Control': 'no-store',
     'X-Served-By': vm,
     ...(isStopping ? { Connection: 'close' } : {}),
+    ...headers,
   });
   response.end(text);
 }
@@ -54,8 +70,8 @@ async function readBody(request) {
   }
 }
 
-async function health(response) {
-  const { ok, message } = await store.health();
+function health(response) {
+  const { ok, message } = store.health();
   const upS = Math.round((Date.now() - started) / 1000);
   answer(response, ok ? 200 : 503, {
     status: ok ? 'ok' : 'failing',
@@ -63,23 +79,31 @@ async function health(response) {
   });
 }
 
+// 201: committed and confirmed by the broker. 202: committed, and the broker has not confirmed in time; it will be
+// published as soon as it can. Anything else: unknown or not done; the same key again cannot make a second one.
+async function createListing(request, response, deadline) {
+  const { key, problem: wrongKey } = readKey(request.headers['idempotency-key']);
+  const { fields, problem } = readListing(await readBody(request));
+  if (wrongKey || problem) throw new Refusal(422, wrongKey || problem);
+  const { listing, isConfirmed } = await store.create(fields, key, deadline);
+  if (!isMadeOf(listing, fields)) throw new Refusal(409, 'this Idempotency-Key belongs to another listing');
+  answer(response, isConfirmed ? 201 : 202, { listing }, { Location: `listings/${listing.id}`, 'Idempotency-Key': key });
+}
+
 async function route(request, response) {
+  const deadline = now() + deadlineMs;
   const { pathname } = new URL(request.url, 'http://backend');
   const method = request.method === 'HEAD' ? 'GET' : request.method;
   const one = /^\/listings\/([0-9]{1,15})$/.exec(pathname);
 
   if (method === 'GET' && pathname === '/health') return health(response);
-  if (method === 'GET' && pathname === '/listings') return answer(response, 200, { listings: await store.list() });
+  if (method === 'GET' && pathname === '/listings') return answer(response, 200, { listings: await store.list(deadline) });
   if (method === 'GET' && one) {
-    const listing = await store.find(Number(one[1]));
+    const listing = await store.find(Number(one[1]), deadline);
     if (!listing) throw new Refusal(404, `there is no listing ${one[1]}`);
     return answer(response, 200, { listing });
   }
-  if (method === 'POST' && pathname === '/listings') {
-    const { fields, problem } = readListing(await readBody(request));
-    if (problem) throw new Refusal(422, problem);
-    return answer(response, 201, { listing: await store.create(fields) });
-  }
+  if (method === 'POST' && pathname === '/listings') return createListing(request, response, deadline);
   if (pathname === '/health' || pathname === '/listings' || one) {
     throw new Refusal(405, `${request.method} is not possible on ${pathname}`);
   }
@@ -88,9 +112,12 @@ async function route(request, response) {
 
 function serve(request, response) {
   route(request, response).catch((error) => {
-    if (!(error instanceof Refusal)) console.error(`${request.method} ${request.url}: ${error.stack}`);
+    if (!error.status) console.error(`${request.method} ${request.url}: ${error.stack}`);
     if (response.headersSent) response.destroy();
-    else answer(response, error.status || 500, { error: error.status ? error.message : 'an error in the backend' });
+    else {
+      const message = error.status ? error.message : 'an error in the backend';
+      answer(response, error.status || 500, { error: message }, error.status === 503 ? { 'Retry-After': '1' } : {});
+    }
   });
 }
 
@@ -106,7 +133,7 @@ function listen(address) {
   return server;
 }
 
-const servers = addresses.map(listen);
+const listeners = addresses.map(listen);
 
 // Stop taking connections, close the idle ones, finish the open requests, and be gone.
 function stop(signal) {
@@ -114,7 +141,7 @@ function stop(signal) {
   isStopping = true;
   console.log(`${signal}: finishing what is open`);
   setTimeout(() => process.exit(1), LONGEST_SHUTDOWN_MS).unref();
-  const closed = servers.map((server) => new Promise((resolve) => {
+  const closed = listeners.map((server) => new Promise((resolve) => {
     server.close(resolve);
     server.closeIdleConnections();
   }));

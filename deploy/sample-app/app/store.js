@@ -1,43 +1,33 @@
 'use strict';
-// Where listings live. In memory for now: a database takes this module's place behind the same promises, and a
-// queue takes `onCreated`.
+// The store in memory, for an application without a database: nothing outlives the process.
 
-const SEED = [
-  { title: 'Canal house with a roof terrace', city: 'Utrecht', price: 685000, rooms: 5, area: 142 },
-  { title: 'Two-room flat near the station', city: 'Leiden', price: 298000, rooms: 2, area: 54 },
-  { title: 'Farmhouse with an orchard', city: 'Deventer', price: 540000, rooms: 7, area: 210 },
-  { title: 'New apartment on the harbour', city: 'Rotterdam', price: 432000, rooms: 3, area: 88 },
-  { title: 'Terraced house, quiet street', city: 'Haarlem', price: 475000, rooms: 4, area: 112 },
-  { title: 'Studio under the eaves', city: 'Groningen', price: 189000, rooms: 1, area: 31 },
-];
+const { SEED } = require('./listing');
 
-/** The same methods as a store with a database behind it; each returns a promise. */
-function createMemoryStore({ onCreated = async () => {} } = {}) {
+/** The same methods as the durable store (durable.js); each returns a promise, and none needs its deadline. */
+function createMemoryStore() {
   const listings = new Map();
-  let lastId = 0;
+  const byKey = new Map();
 
-  const insert = (fields) => {
-    lastId += 1;
-    const listing = { id: lastId, ...fields, created: new Date().toISOString() };
-    listings.set(lastId, listing);
+  const insert = (fields, key) => {
+    const listing = { id: listings.size + 1, ...fields, created: new Date().toISOString(), indexed: true };
+    listings.set(listing.id, listing);
+    byKey.set(key, listing);
     return listing;
   };
-  SEED.forEach(insert);
+  SEED.forEach((fields, number) => insert(fields, `seed-${number + 1}`));
 
   return {
-    kind: 'memory',
     async list() {
       return [...listings.values()].sort((a, b) => b.id - a.id);
     },
     async find(id) {
       return listings.get(id) ?? null;
     },
-    async create(fields) {
-      const listing = insert(fields);
-      await onCreated(listing);
-      return listing;
+    /** Return the listing with this key, which is a new one unless the key was there before. */
+    async create(fields, key) {
+      return { listing: byKey.get(key) ?? insert(fields, key), isConfirmed: true };
     },
-    async health() {
+    health() {
       return { ok: true, message: `${listings.size} listings in memory` };
     },
     async close() {},

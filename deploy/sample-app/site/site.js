@@ -10,12 +10,18 @@ function card(listing) {
     ['h2', listing.title],
     ['p', [listing.city, listing.rooms && `${listing.rooms} rooms`, listing.area && `${listing.area} m²`].filter(Boolean).join(' · ')],
     ['strong', money.format(listing.price)],
+    ['small', listing.indexed ? `number ${listing.id}, indexed` : `number ${listing.id}, waiting to be indexed`],
   ];
   for (const [tag, text] of parts) {
     item.appendChild(document.createElement(tag)).textContent = text;
   }
+  item.classList.toggle('waiting', !listing.indexed);
   return item;
 }
+
+// The same listing sent again, because no answer came, is not made twice. Not randomUUID: only HTTPS pages have it.
+const newKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, '0')).join('');
+let key = newKey();
 
 async function refresh() {
   const served = element('served');
@@ -32,6 +38,8 @@ async function refresh() {
   }
 }
 
+element('new').addEventListener('input', () => { key = newKey(); });
+
 element('new').addEventListener('submit', async (event) => {
   event.preventDefault();
   const form = event.target;
@@ -39,12 +47,15 @@ element('new').addEventListener('submit', async (event) => {
   try {
     const response = await fetch('api/listings', {
       method: 'POST',
-      headers: { 'Content-Type': 'application/json' },
+      headers: { 'Content-Type': 'application/json', 'Idempotency-Key': key },
       body: JSON.stringify({ ...fields, price: Number(fields.price) }),
     });
-    const { error, listing } = await response.json();
-    element('said').textContent = error || `Added number ${listing.id}.`;
-    if (!error) form.reset();
+    const { error, listing, served_by: backend } = await response.json();
+    if (error) throw new Error(error);
+    const later = response.status === 202 ? ' It will be indexed as soon as the broker answers.' : '';
+    element('said').textContent = `Added number ${listing.id}, by ${backend}.${later}`;
+    form.reset();
+    key = newKey();
   } catch (problem) {
     element('said').textContent = `Not added: ${problem.message}`;
   }

@@ -255,7 +255,8 @@ class MariaDbServer:
             # Also where it is read-only: switching semi-sync off acknowledges what waits.
             self.close_writes(deadline.left_s)
             self._run(deadline, self._sql.source_off)
-        self._run(deadline, self._sql.replica_on)
+        for statement in self._sql.replica_on:
+            self._run(deadline, statement)
         rows = self._run(deadline, self._sql.replica_status)
         if not rows:
             self._run(deadline, self._sql.start_from_here)
@@ -317,7 +318,6 @@ class MariaDbServer:
             if replica.errno or row["Slave_IO_Running"] == "No":
                 raise NotInTime(f"what was received cannot be applied: {replica.error or 'replication is stopped'}")
             self._run(deadline, self._sql.start_applying)
-        self._run(deadline, self._sql.replica_off)
         self._run(deadline, self._sql.stop_receiving)
 
     def _drain(self, deadline: _Deadline) -> str:

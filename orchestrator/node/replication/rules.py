@@ -147,7 +147,8 @@ def _serve(case: Case, facts: ServerFacts, sync: Sync) -> Found:
         why = f"{others[0]} is in sync" if others else "no standby is in sync"
         verb = "waits for it" if others else "waits for nobody"
         yield do.WaitForReplica(service, f"{why}: each commit {verb}.", bool(others))
-    elif not facts.writable:
+    elif not facts.writable or not case.at.data.leased:
+        # Also where a guard that restarted finds them open: nothing would close them.
         yield do.OpenWrites(
             service, "The role lock is ours and the copy whole: writes are taken.", lock.session, assignment.epoch
         )

@@ -1,18 +1,19 @@
 """Every statement that is sent to a database server, in one table per product; no I/O.
 
-In: nothing. Out: `Statements`. `%s` is a value, filled in by the driver. `MARIADB` is MariaDB 10.11 and newer;
-`MYSQL_8` has what differs there. Must hold all SQL of the guard: who checks what it does to a server reads this file.
+In: nothing. Out: `Statements`. `%s` is a value, filled in by the driver. `MARIADB` is MariaDB 10.11 and newer. MySQL 8
+would be a table beside it, and its own reading of rows and positions in `mariadb` and `facts`: its GTIDs are sets.
+Must hold all SQL of the guard: whoever checks what it does to a server reads this file.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 SEMI_SYNC_TIMEOUT_MS = 315_360_000_000
 """Ten years: commits wait until the guard decides; it is never the server that gives up waiting."""
 CONNECT_RETRY_S = 1
-HEARTBEAT_S = 1
-"""The source sends a heartbeat this often when it has nothing else to send; slave_net_timeout (4 s) must exceed it."""
+HEARTBEAT_S = 0.5
+"""The source sends a heartbeat this often when it has nothing else to send; slave_net_timeout (2 s) must exceed it."""
 
 READ_STATUS = (
     "Uptime",
@@ -41,11 +42,9 @@ class Statements:
     source_on: tuple[str, ...]
     """Each commit waits for a replica, without end, also while there is none."""
     source_off: str
-    replica_on: str
-    """Acknowledge to the source; counts from the next start of receiving."""
-    replica_off: str
-    """Acknowledge nothing more: without it, stopping to receive connects to the source to end the connection there,
-    and waits rpl_semi_sync_slave_kill_conn_timeout (5 s) for one that hangs."""
+    replica_on: tuple[str, ...]
+    """Acknowledge to the source; counts from the next start of receiving. And do not wait long for a source that hangs:
+    who stops receiving connects to it first, to end the connection there (5 s by default, 0 is without end)."""
     start_from_here: str
     """A server that was nobody's replica goes on from what is here."""
     change_source: str
@@ -83,8 +82,10 @@ MARIADB = Statements(
         "SET GLOBAL rpl_semi_sync_master_enabled = ON",
     ),
     source_off="SET GLOBAL rpl_semi_sync_master_enabled = OFF",
-    replica_on="SET GLOBAL rpl_semi_sync_slave_enabled = ON",
-    replica_off="SET GLOBAL rpl_semi_sync_slave_enabled = OFF",
+    replica_on=(
+        "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1",
+        "SET GLOBAL rpl_semi_sync_slave_enabled = ON",
+    ),
     start_from_here="SET GLOBAL gtid_slave_pos = @@global.gtid_current_pos",
     change_source="CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USER = %s, MASTER_PASSWORD = %s,"
     f" MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = {CONNECT_RETRY_S}, MASTER_DELAY = 0,"
@@ -105,36 +106,3 @@ MARIADB = Statements(
     ),
     heartbeat_write="REPLACE INTO orch.heartbeat (id, at, server_id) VALUES (1, UTC_TIMESTAMP(6), @@global.server_id)",
 )
-
-MYSQL_8 = replace(
-    MARIADB,
-    variables="SELECT @@global.super_read_only AS read_only, @@global.gtid_executed AS gtid_current_pos,"
-    " @@global.gtid_executed AS gtid_slave_pos, @@global.rpl_semi_sync_source_enabled AS semi_sync_source",
-    status=f"SHOW GLOBAL STATUS WHERE Variable_name IN ({_STATUS_NAMES.replace('master', 'source').replace('slave', 'replica')})",
-    replica_status="SHOW REPLICA STATUS",
-    sessions="SELECT ID, USER, COMMAND FROM performance_schema.processlist WHERE USER NOT IN ('system user',"
-    " 'event_scheduler') AND COMMAND NOT IN ('Binlog Dump GTID', 'Daemon')",
-    end_session="KILL CONNECTION %s",
-    read_only_on="SET GLOBAL super_read_only = ON",
-    source_on=(
-        f"SET GLOBAL rpl_semi_sync_source_timeout = {2**32 - 1}",
-        "SET GLOBAL rpl_semi_sync_source_wait_point = AFTER_SYNC",
-        "SET GLOBAL rpl_semi_sync_source_wait_no_replica = ON",
-        "SET GLOBAL rpl_semi_sync_source_enabled = ON",
-    ),
-    source_off="SET GLOBAL rpl_semi_sync_source_enabled = OFF",
-    replica_on="SET GLOBAL rpl_semi_sync_replica_enabled = ON",
-    replica_off="DO 0",
-    start_from_here="DO 0",
-    change_source="CHANGE REPLICATION SOURCE TO SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s,"
-    f" SOURCE_PASSWORD = %s, SOURCE_AUTO_POSITION = 1, SOURCE_CONNECT_RETRY = {CONNECT_RETRY_S}, SOURCE_DELAY = 0,"
-    f" SOURCE_HEARTBEAT_PERIOD = {HEARTBEAT_S}, GET_SOURCE_PUBLIC_KEY = 1",
-    start="START REPLICA",
-    start_applying="START REPLICA SQL_THREAD",
-    stop="STOP REPLICA",
-    stop_receiving="STOP REPLICA IO_THREAD",
-    forget_relay_log="RESET REPLICA",
-    forget_source="RESET REPLICA ALL",
-    wait_applied="SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s)",
-)
-"""From MySQL's manual; no server of it has been asked yet, and `facts.holds` reads MariaDB's positions only."""

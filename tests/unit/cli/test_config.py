@@ -64,6 +64,11 @@ def test_every_fault_is_said_plainly_with_its_place(world: World, tmp_path: Path
         ("services: [", "line 2, column 1: not YAML: expected the node content, but found '<stream end>'"),
         ("- a\n- b\n", "the document is a list, not a mapping with vms, services and so on"),
         ("", "the document is empty, not a mapping with vms, services and so on"),
+        ("drain_s: 1\nvms: {}\ndrain_s: 2\n", "line 3: 'drain_s' stands twice in one mapping"),
+        ("vms: {a: {address: 1, address: 2}}\n", "line 1: 'address' stands twice in one mapping"),
+        ('{"drain_s": 1, "drain_s": 2}', "'drain_s' stands twice in one mapping"),
+        ("[" * 100_000, "the document is nested too deeply to be one"),
+        ("[" * 3_000 + "a: " + "]" * 3_000, "the document is nested too deeply to be one"),
     ],
 )
 def test_what_is_no_document_at_all_is_said_too(world: World, tmp_path: Path, text: str, fault: str) -> None:
@@ -158,3 +163,28 @@ def test_an_invalid_policy_in_kv_is_shown_with_its_faults(world: World) -> None:
     result = world.orch("config", "show")
     assert result.exit_code == 8
     assert "orch: the policy in orch/config is not a valid policy: 2 faults." in result.stderr
+
+
+def test_yaml_s_own_way_of_sharing_values_is_no_key_twice(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "policy.yml"
+    text = yaml.safe_dump(POLICY, sort_keys=False) + "failback: &times {grace_s: 60}\n"
+    file.write_text(text.replace("&times {grace_s: 60}", "{<<: {grace_s: 90}, grace_s: 60}"), encoding="utf-8")
+    assert world.orch("config", "diff", str(file)).exit_code == 0
+
+
+@pytest.mark.parametrize("verb", ["validate", "diff", "apply"])
+def test_a_file_that_is_not_there_is_exit_8(world: World, tmp_path: Path, verb: str) -> None:
+    result = world.orch("config", verb, f"{tmp_path}/none.yml")
+    assert (result.exit_code, result.stderr) == (
+        8,
+        f"orch: {tmp_path}/none.yml cannot be read: no such file or directory.\n",
+    )
+
+
+def test_whoever_applies_a_policy_is_reminded_of_where_the_next_deployment_takes_it_from(
+    world: World, tmp_path: Path, document: dict[str, Any]
+) -> None:
+    document["drain_s"] = 3
+    applied = world.orch("config", "apply", written(tmp_path, document))
+    assert "change it there too" in applied.stdout.splitlines()[-1]
+    assert "there too" not in world.orch("config", "apply", written(tmp_path, document)).stdout

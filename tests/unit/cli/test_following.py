@@ -95,6 +95,12 @@ def test_when_the_time_is_over_the_request_goes_on(world: World) -> None:
     assert [r.state for r in world.requests()] == [RequestState.PENDING]
 
 
+@pytest.mark.parametrize("seconds", ["nan", "0", "-1", "soon"])
+def test_a_time_limit_that_is_none_is_wrong_usage(world: World, seconds: str) -> None:
+    assert world.orch("failover", "backend", "--wait", "--timeout", seconds).exit_code == 2
+    assert world.requests() == []
+
+
 def test_ctrl_c_stops_the_waiting_and_says_that_the_request_goes_on(world: World) -> None:
     def interrupt() -> None:
         raise KeyboardInterrupt

@@ -168,6 +168,25 @@ def test_the_history_is_limited_to_the_newest(world: World) -> None:
     assert [entry["reason"] for entry in world.answer("history", "-n", "2")] == ["1.", "2."]
 
 
+def test_the_history_of_a_service_that_the_fleet_had_is_shown_and_of_one_it_never_had_refused(world: World) -> None:
+    entry = HistoryEntry(id="1699999990000-mail", at=NOW - 10, kind="failover", service="mail", reason="it was here")
+    world.put(keys.history(entry.id), entry)
+    assert "it was here" in world.orch("history", "mail").stdout
+    refused = world.orch("history", "post")
+    assert (refused.exit_code, refused.stderr) == (
+        3,
+        "orch: refused: post is not a service of this fleet; its services are backend, frontend.\n",
+    )
+    assert world.orch("history", "frontend").exit_code == 0
+
+
+def test_commands_of_a_service_that_the_fleet_never_had_are_refused(world: World) -> None:
+    world.put_command(service="mail")
+    assert world.orch("commands", "list", "--service", "mail").exit_code == 0
+    assert world.orch("commands", "list", "--service", "post").exit_code == 3
+    assert world.orch("commands", "list", "--service", "frontend").stdout == "there are no commands.\n"
+
+
 def test_an_unreadable_entry_is_warned_of_and_the_others_are_shown(world: World) -> None:
     journal(world, "backend")
     world.put(keys.history("broken"), b"{")

@@ -59,7 +59,10 @@ def policy_of(
 ) -> Policy:
     """Return a policy with the one service; `changes` replace whole sections."""
     document: dict[str, Any] = {
-        "vms": {vm: {"address": f"10.0.0.{n}"} for n, vm in enumerate(("home", "second", "third"), start=1)},
+        "vms": {
+            vm: {"address": f"10.0.0.{n}", "roles": ["controller", "worker"]}
+            for n, vm in enumerate(("home", "second", "third"), start=1)
+        },
         "services": {
             WEB: {
                 "order": order,

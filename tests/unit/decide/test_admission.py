@@ -15,9 +15,10 @@ from orchestrator.domain.view import InstanceState, InstanceView, Kept, Reach, S
 
 NOW = 1_700_000_000.0
 CHECK = {"kind": "tcp"}
+ROLES = {"roles": ["controller", "worker"]}
 POLICY = Policy.model_validate(
     {
-        "vms": {vm: {"address": "10.0.0.1"} for vm in ("home", "second")},
+        "vms": {vm: {"address": f"10.0.0.{n}", **ROLES} for n, vm in enumerate(("home", "second"))},
         "services": {
             "web": {
                 "order": ["home", "second"],

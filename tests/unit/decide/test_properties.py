@@ -49,7 +49,7 @@ NAMES = ("web", "api")
 STRANGE = "stranger"
 POLICY = Policy.model_validate(
     {
-        "vms": {vm: {"address": f"10.0.0.{n}"} for n, vm in enumerate(VMS)},
+        "vms": {vm: {"address": f"10.0.0.{n}", "roles": ["controller", "worker"]} for n, vm in enumerate(VMS)},
         "services": {
             name: {
                 "order": order,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import socket
+from types import SimpleNamespace
+
 import pytest
 
 from orchestrator.domain.policy import FrontDoorPolicy
+from orchestrator.node import address
 from orchestrator.node.address import Vip, arp_frames, arp_probe, arp_sender, door_for
 from orchestrator.node.hook import Hook
 
@@ -32,3 +37,34 @@ def test_each_kind_of_front_door_has_its_door() -> None:
     assert door_for("frontend", "vm", FrontDoorPolicy(kind="dns")) is None
     assert isinstance(door_for("frontend", "vm", FrontDoorPolicy(kind="vip", address="10.0.0.100")), Vip)
     assert isinstance(door_for("frontend", "vm", FrontDoorPolicy(kind="command", command=("/bin/true",))), Hook)
+
+
+class PacketSocket(socket.socket):
+    """One end of a pair, for a socket on an interface that has received what the other end sent."""
+
+    def bind(self, _: object) -> None:
+        """There is no interface to bind to."""
+
+
+@pytest.mark.parametrize(
+    ("frames", "contested"),
+    [
+        ([], False),
+        ([arp_frames(bytes(6), "10.0.0.100")[1]], False),
+        ([arp_frames(MAC, "10.0.0.7")[1]], False),
+        ([arp_frames(MAC, "10.0.0.7")[1], arp_frames(MAC, "10.0.0.100")[1]], True),
+    ],
+    ids=["silence", "its own frame", "another address", "another VM"],
+)
+def test_an_answer_counts_also_when_this_process_was_not_run_until_the_time_was_over(
+    monkeypatch: pytest.MonkeyPatch, frames: list[bytes], contested: bool
+) -> None:
+    here, segment = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    for frame in frames:
+        segment.send(frame)
+    late = itertools.count(0.0, 100.0)
+    monkeypatch.setattr(address, "time", SimpleNamespace(monotonic=lambda: next(late)))
+    raw = PacketSocket(fileno=here.detach())
+    monkeypatch.setattr(address.socket, "socket", lambda *_: raw)
+    with segment:
+        assert Vip("10.0.0.100", 16, "lo").is_contested() is contested

@@ -52,7 +52,7 @@ COPY = ServerFacts(
     replica=Replica(ADDRESSES[OTHER], receives=True, applies=True, semi_sync=True, drained=True, behind_s=0.0),
 )
 FRESH = ServerFacts(at=NOW, answers=True)
-LOST = replace(COPY, replica=replace(COPY.replica, receives=False, errno=1236, error="diverged"))
+LOST = replace(COPY, replica=replace(COPY.replica, receives=False, errno=1236, error="no GTID 0-1-9 there"))
 
 
 def record(*complete: str, primary: str = HERE, epoch: int = 7) -> Sync:
@@ -63,7 +63,8 @@ BOTH, HERE_ALONE = record(HERE, OTHER), record(HERE)
 
 
 def data(facts: ServerFacts | None = PRIMARY, sync: Sync | None = BOTH, **more: Any) -> DataState:
-    return DataState(facts=facts, sync=sync, sync_index=4 if sync else 0, **more)
+    known = {"facts": facts, "sync": sync, "sync_index": 4 if sync else 0, "leased": True, **more}
+    return DataState(**known)
 
 
 def the_lock(vm: str = HERE, epoch: int = 7, session: str | None = SESSION, **more: Any) -> LockView:
@@ -173,6 +174,7 @@ TABLE = [
         ["WaitForReplica"],
     ),
     ("then it takes writes again", at_work(data=data(CLOSED)), ["OpenWrites"]),
+    ("writes that a restarted guard finds open come under a lease", at_work(data=data(leased=False)), ["OpenWrites"]),
     # -- the standby comes and goes
     (
         "a standby that replicates is asked to acknowledge",
@@ -331,7 +333,10 @@ def test_a_server_that_runs_and_does_not_answer_has_failed_after_a_while() -> No
 def test_a_copy_that_has_diverged_fails_with_the_sentence_of_its_source() -> None:
     at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(LOST))
     (push,) = pushed(plan_of(at))
-    assert push.reason == "the copy of frontend here cannot follow 10.0.0.22 any more and must be replaced: diverged."
+    assert (
+        push.reason
+        == "the copy of frontend here cannot follow 10.0.0.22 any more and must be replaced: no GTID 0-1-9 there."
+    )
 
 
 def test_a_primary_is_not_failed_by_what_it_once_followed() -> None:

@@ -23,7 +23,7 @@ from tests.fakes.fake_consul import FakeConsul
 
 HOME, SECOND = "frontend-server", "backend-server"
 POLICY = {
-    "vms": {HOME: {"address": "10.0.8.49"}, SECOND: {"address": "10.0.0.22"}},
+    "vms": {HOME: {"address": "10.0.8.49", "roles": ["controller", "worker"]}, SECOND: {"address": "10.0.0.22"}},
     "services": {
         "frontend": {
             "order": [HOME, SECOND],

@@ -10,7 +10,10 @@ from orchestrator.store.port import Check, KvPair
 VMS = ("backend-server", "messaging-server")
 POLICY = Policy.model_validate(
     {
-        "vms": {"backend-server": {"address": "10.0.0.22"}, "messaging-server": {"address": "10.0.0.21"}},
+        "vms": {
+            "backend-server": {"address": "10.0.0.22"},
+            "messaging-server": {"address": "10.0.0.21", "roles": ["controller", "worker"]},
+        },
         "services": {
             "backend": {
                 "order": ["backend-server", "messaging-server"],

@@ -314,6 +314,13 @@ def test_no_policy_is_none_and_a_broken_one_is_unreadable_with_the_reason() -> N
     assert "failback.grace_s" in found.problem
 
 
+def test_a_policy_in_which_a_key_stands_twice_is_unreadable_to_the_daemons_too() -> None:
+    twice = POLICY.model_dump_json().encode()[:-1] + b', "drain_s": 2}'
+    found = parse_policy(pair(keys.CONFIG, twice, 3))
+    assert isinstance(found, Unreadable)
+    assert found.problem == "'drain_s' stands twice in one mapping"
+
+
 # -- whatever the keys hold -------------------------------------------------------------------------------------------
 
 VALUES = st.one_of(

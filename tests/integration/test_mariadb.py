@@ -1,0 +1,486 @@
+"""A pair of real MariaDB servers, handled as guards do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pymysql
+import pytest
+
+from orchestrator.node.replication.facts import ServerFacts, holds
+from orchestrator.node.replication.mariadb import MariaDbServer
+from orchestrator.node.replication.server import NotInTime, ServerAway
+from tests.integration.mariadb_server import ACCOUNTS_AND_SCHEMA, Datadirs, MariaDb, NoMariaDb, datadirs
+from tests.integration.ports import free_port
+
+WAIT_S = 20.0
+READ_ONLY, CONNECTION_LOST = 1290, 2013
+
+
+class Commit:
+    """One write of the application, in a thread: it may wait."""
+
+    def __init__(self, at: MariaDb, number: int) -> None:
+        self.acknowledged = False
+        self.error: int | None = None
+        self._connection = at.client()
+        self._thread = threading.Thread(target=self._run, args=(number,), daemon=True)
+        self._thread.start()
+
+    def _run(self, number: int) -> None:
+        try:
+            self._connection.query(f"INSERT INTO t VALUES ({number}, 'x')")
+            self.acknowledged = True
+        except pymysql.MySQLError as error:
+            self.error = error.args[0]
+
+    @property
+    def is_over(self) -> bool:
+        return not self._thread.is_alive()
+
+    def wait(self) -> Commit:
+        """Wait until it is acknowledged or has failed."""
+        self._thread.join(WAIT_S)
+        assert self.is_over, "the commit still waits"
+        return self
+
+
+class Pair:
+    """Two servers, A the primary, and what a guard on each VM calls them through."""
+
+    def __init__(self, folder: Datadirs) -> None:
+        port = free_port()
+        self.a, self.b = MariaDb(folder, 1, port), MariaDb(folder, 2, port)
+        self.guard_a, self.guard_b = MariaDbServer(self.a.settings), MariaDbServer(self.b.settings)
+
+    def start(self) -> None:
+        self.a.start()
+        self.b.start()
+        self.guard_a.open_writes()
+        for statement in ACCOUNTS_AND_SCHEMA:
+            self.a.ask(statement)
+
+    def close(self) -> None:
+        for guard in (self.guard_a, self.guard_b):
+            guard.close()
+        for server in (self.a, self.b):
+            server.kill()
+
+    def follow(self) -> None:
+        """B follows A and has everything."""
+        self.guard_b.follow(self.a.address)
+        wait_for(self.guard_b, lambda facts: facts.replica is not None and facts.replica.receives, "B receives")
+
+    def join(self) -> None:
+        """B is in sync, as a guard makes it."""
+        self.follow()
+        self.guard_a.join_replica(self.b.address, WAIT_S)
+
+    def write(self, number: int) -> None:
+        """Write to A, acknowledged."""
+        assert Commit(self.a, number).wait().acknowledged
+
+    def lose_replica(self) -> None:
+        """The standby receives nothing more, and A knows."""
+        self.b.ask("STOP SLAVE IO_THREAD")
+        wait_for(self.guard_a, lambda facts: facts.replicas == 0, "A knows that nobody receives")
+
+    def waiting_commits(self, *numbers: int) -> list[Commit]:
+        """Writes to A that wait for a replica."""
+        commits = [Commit(self.a, number) for number in numbers]
+        states = "SELECT count(*) AS n FROM information_schema.PROCESSLIST WHERE INFO LIKE 'INSERT INTO t %%'"
+        until(lambda: self.a.ask(states)[0]["n"] == len(numbers), "the commits are on their way")
+        wait_for(self.guard_a, lambda facts: facts.waiting > 0, "a commit waits")
+        return commits
+
+
+def numbers(at: MariaDb) -> list[int]:
+    return [row["id"] for row in at.ask("SELECT id FROM listings.t ORDER BY id")]
+
+
+def until(holds_now: Callable[[], Any], what: str) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not holds_now():
+        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}"
+        time.sleep(0.02)
+
+
+def wait_for(guard: MariaDbServer, wanted: Callable[[ServerFacts], bool], what: str) -> ServerFacts:
+    deadline = time.monotonic() + WAIT_S
+    while True:
+        facts = guard.read()
+        if wanted(facts):
+            return facts
+        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}; {facts}"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def database_folder() -> Iterator[Datadirs]:
+    problem = ""
+    try:
+        with datadirs() as folder:
+            yield folder
+    except NoMariaDb as error:
+        problem = str(error)
+    if problem:
+        pytest.fail(problem, pytrace=False)
+
+
+@pytest.fixture
+def pair(database_folder: Datadirs) -> Iterator[Pair]:
+    pair = Pair(database_folder)
+    try:
+        pair.start()
+        yield pair
+    finally:
+        pair.close()
+
+
+def test_a_new_standby_follows_and_catches_up(pair: Pair) -> None:
+    pair.write(1)
+    pair.guard_b.follow(pair.a.address)
+    position = pair.guard_a.read().position
+    facts = wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "B has caught up")
+    assert numbers(pair.b) == [1]
+    assert not facts.writable
+    assert facts.replica is not None
+    assert (facts.replica.source, facts.replica.errno) == (pair.a.address, 0)
+    assert pair.guard_b.position_of(pair.a.address) == position
+
+
+def test_following_again_changes_nothing(pair: Pair) -> None:
+    pair.follow()
+    threads = "SELECT ID FROM information_schema.PROCESSLIST WHERE COMMAND IN ('Slave_IO', 'Slave_SQL') ORDER BY ID"
+    before = pair.b.ask(threads)
+    pair.guard_b.follow(pair.a.address)
+    assert len(before) == 2
+    assert pair.b.ask(threads) == before
+
+
+def test_a_standby_that_has_joined_is_waited_for_by_every_commit(pair: Pair) -> None:
+    pair.join()
+    facts = pair.guard_a.read()
+    assert (facts.waits_for_replica, facts.replicas, facts.proven) == (True, 1, pair.b.address)
+    pair.write(1)
+    assert pair.guard_a.read().acknowledged > facts.acknowledged
+    pair.lose_replica()
+    (commit,) = pair.waiting_commits(2)
+    assert not commit.is_over
+    assert numbers(pair.a) == [1], "what is not acknowledged is not seen by others"
+    pair.guard_b.follow(pair.a.address)
+    assert commit.wait().acknowledged, "the standby is back and has it"
+    pair.guard_b.promote(None, WAIT_S)
+    assert numbers(pair.b) == [1, 2]
+
+
+def test_commits_go_on_alone_once_they_are_told_not_to_wait(pair: Pair) -> None:
+    pair.join()
+    pair.lose_replica()
+    (commit,) = pair.waiting_commits(1)
+    pair.guard_a.wait_for_replica(False)
+    assert commit.wait().acknowledged
+    facts = pair.guard_a.read()
+    assert (facts.waits_for_replica, facts.proven) == (False, None)
+
+
+def test_a_standby_that_does_not_apply_does_not_join(pair: Pair) -> None:
+    pair.follow()
+    pair.b.ask("STOP SLAVE SQL_THREAD")
+    pair.write(1)
+    with pytest.raises(NotInTime, match=r"behind"):
+        pair.guard_a.join_replica(pair.b.address, 0.5)
+    assert not pair.guard_a.read().waits_for_replica
+    pair.write(2)
+
+
+def test_a_standby_that_has_everything_and_receives_no_more_does_not_join(pair: Pair) -> None:
+    pair.join()
+    pair.guard_a.wait_for_replica(False)
+    pair.lose_replica()
+    with pytest.raises(NotInTime, match="does not acknowledge"):
+        pair.guard_a.join_replica(pair.b.address, 0.5)
+    assert not pair.guard_a.read().waits_for_replica
+    pair.write(1)
+
+
+def test_a_standby_that_hangs_while_it_joins_holds_nothing_up(pair: Pair) -> None:
+    pair.join()
+    pair.guard_a.wait_for_replica(False)
+    pair.b.freeze()
+    with pytest.raises(NotInTime):
+        pair.guard_a.join_replica(pair.b.address, 0.5)
+    assert not pair.guard_a.read().waits_for_replica
+    pair.write(1)
+
+
+def test_closing_ends_the_commits_that_wait_without_acknowledging_them(pair: Pair) -> None:
+    pair.join()
+    idle = pair.a.client()
+    pair.lose_replica()
+    commits = pair.waiting_commits(*range(1, 9))
+    began = time.monotonic()
+    pair.guard_a.close_writes(2.0)
+    took_s = time.monotonic() - began
+    print(f"closed in {took_s * 1000:.0f} ms with 8 commits waiting")
+    assert took_s < 2.0
+    assert {commit.wait().error for commit in commits} <= {CONNECTION_LOST, READ_ONLY}
+    assert not any(commit.acknowledged for commit in commits)
+    with pytest.raises(pymysql.MySQLError):
+        idle.query("SELECT 1")
+    facts = pair.guard_a.read()
+    assert (facts.writable, facts.waiting, facts.waits_for_replica) == (False, 0, True)
+
+
+def test_closing_ends_within_its_time_under_load_and_nothing_is_acknowledged_afterwards(pair: Pair) -> None:
+    stopped, closed_at, acknowledged_after = threading.Event(), [float("inf")], []
+
+    def write_on(first: int) -> None:
+        number = first
+        while not stopped.is_set():
+            try:
+                with pair.a.client() as connection:
+                    while True:
+                        number += 1
+                        asked_at = time.monotonic()
+                        connection.query(f"INSERT INTO t VALUES ({number}, 'x')")
+                        if asked_at > closed_at[0]:
+                            acknowledged_after.append(number)
+            except pymysql.MySQLError:
+                stopped.wait(0.01)
+
+    writers = [threading.Thread(target=write_on, args=(part * 1_000_000,), daemon=True) for part in range(4)]
+    for writer in writers:
+        writer.start()
+    until(lambda: len(numbers(pair.a)) > 50, "the writers write")
+    pair.guard_a.close_writes(2.0)
+    closed_at[0] = time.monotonic()
+    there = numbers(pair.a)
+    position = pair.guard_a.read().position
+    with pytest.raises(pymysql.MySQLError, match="read-only"), pair.a.client() as connection:
+        connection.query("INSERT INTO t VALUES (-1, 'x')")
+    stopped.set()
+    for writer in writers:
+        writer.join(WAIT_S)
+    assert (numbers(pair.a), pair.guard_a.read().position, acknowledged_after) == (there, position, [])
+
+
+def test_closing_that_was_given_no_time_says_so_and_can_be_tried_again(pair: Pair) -> None:
+    with pytest.raises((NotInTime, ServerAway)):
+        pair.guard_a.close_writes(0.0)
+    pair.guard_a.open_writes()
+    pair.write(1)
+    pair.guard_a.close_writes(2.0)
+    assert not pair.guard_a.read().writable
+
+
+def test_the_application_cannot_write_to_a_server_that_is_read_only(pair: Pair) -> None:
+    pair.follow()
+    position = pair.guard_a.read().position
+    wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "B has the accounts")
+    assert Commit(pair.b, 1).wait().error == READ_ONLY
+    pair.a.stop()
+    pair.a.start()
+    assert Commit(pair.a, 1).wait().error == READ_ONLY, "a restart leaves no server writable"
+
+
+def test_promotion_applies_all_that_was_received(pair: Pair) -> None:
+    pair.join()
+    pair.write(1)
+    locked = pair.b.admin()
+    locked.query("LOCK TABLES listings.t WRITE")
+    for number in range(2, 30):
+        pair.write(number)
+    facts = pair.guard_b.read()
+    assert facts.replica is not None
+    assert not facts.replica.drained
+    pair.a.kill()
+    threading.Timer(0.5, locked.query, ("UNLOCK TABLES",)).start()
+    began = time.monotonic()
+    pair.guard_b.promote(None, WAIT_S)
+    print(f"promoted in {time.monotonic() - began:.2f} s, 0.5 s of them behind a lock")
+    assert numbers(pair.b) == list(range(1, 30))
+    facts = pair.guard_b.read()
+    assert (facts.replica, facts.writable) == (None, False)
+    pair.guard_b.open_writes()
+    assert Commit(pair.b, 30).wait().acknowledged
+
+
+def test_applying_that_was_stopped_is_taken_up_before_receiving_ends(pair: Pair) -> None:
+    pair.join()
+    pair.b.ask("STOP SLAVE SQL_THREAD")
+    for number in range(1, 10):
+        pair.write(number)
+    pair.guard_b.promote(None, WAIT_S)
+    assert numbers(pair.b) == list(range(1, 10))
+
+
+def test_a_copy_whose_threads_are_both_stopped_is_not_promoted_without_what_it_received(pair: Pair) -> None:
+    pair.join()
+    pair.b.ask("STOP SLAVE SQL_THREAD")
+    pair.write(1)
+    pair.b.ask("STOP SLAVE IO_THREAD")
+    with pytest.raises(NotInTime, match="cannot be applied"):
+        pair.guard_b.promote(None, 1.0)
+    pair.guard_b.follow(pair.a.address)
+    position = pair.guard_a.read().position
+    wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "it is fetched again")
+    assert numbers(pair.b) == [1]
+
+
+def test_promotion_in_too_little_time_leaves_a_copy_that_can_be_promoted_later(pair: Pair) -> None:
+    pair.join()
+    with pair.b.admin() as locked:
+        locked.query("LOCK TABLES listings.t WRITE")
+        pair.write(1)
+        pair.a.kill()
+        with pytest.raises(NotInTime, match="not applied in time"):
+            pair.guard_b.promote(None, 0.5)
+        facts = pair.guard_b.read()
+        assert facts.replica is not None
+        assert (facts.replica.applies, facts.replica.source) == (True, pair.a.address)
+    pair.guard_b.promote(None, WAIT_S)
+    assert numbers(pair.b) == [1]
+
+
+def test_a_copy_is_not_promoted_without_the_position_that_it_must_have(pair: Pair) -> None:
+    pair.follow()
+    pair.write(1)
+    position = pair.guard_a.read().position
+    domain, server, sequence = position.split("-")
+    wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "B has caught up")
+    with pytest.raises(NotInTime, match="2 transactions"):
+        pair.guard_b.promote(f"{domain}-{server}-{int(sequence) + 2}", 0.5)
+    assert pair.guard_b.read().replica is not None, "it still is a copy"
+    pair.guard_b.promote(position, 2.0)
+    assert pair.guard_b.read().replica is None
+
+
+def test_a_planned_switch_loses_nothing_and_the_old_primary_follows_without_a_clone(pair: Pair) -> None:
+    pair.join()
+    pair.write(1)
+    began = time.monotonic()
+    pair.guard_a.close_writes(2.0)
+    position = pair.guard_a.read().position
+    pair.guard_b.promote(position, 2.0)
+    pair.guard_b.open_writes()
+    print(f"writes were paused for {(time.monotonic() - began) * 1000:.0f} ms")
+    assert Commit(pair.b, 2).wait().acknowledged
+    pair.guard_a.follow(pair.b.address)
+    until(lambda: numbers(pair.a) == [1, 2], "A has what B took")
+    facts = pair.guard_a.read()
+    assert facts.replica is not None
+    assert (facts.replica.needs_clone, facts.waits_for_replica, facts.writable) == (False, False, False)
+    pair.guard_b.join_replica(pair.a.address, WAIT_S)
+    assert Commit(pair.b, 3).wait().acknowledged, "and back again"
+    pair.guard_b.close_writes(2.0)
+    pair.guard_a.promote(pair.guard_b.read().position, 2.0)
+    pair.guard_a.open_writes()
+    pair.guard_b.follow(pair.a.address)
+    pair.write(4)
+    until(lambda: numbers(pair.b) == [1, 2, 3, 4], "B has what A took")
+
+
+def test_an_old_primary_with_transactions_that_nobody_else_has_needs_a_clone(pair: Pair) -> None:
+    pair.join()
+    pair.write(1)
+    pair.lose_replica()
+    pair.waiting_commits(99)
+    pair.guard_b.promote(None, 2.0)
+    pair.guard_b.open_writes()
+    assert Commit(pair.b, 2).wait().acknowledged
+    pair.guard_a.follow(pair.b.address)
+
+    def diverged(facts: ServerFacts) -> bool:
+        return facts.replica is not None and facts.replica.needs_clone
+
+    facts = wait_for(pair.guard_a, diverged, "A is seen to have diverged")
+    assert facts.replica is not None
+    assert "which is not in the master's binlog" in facts.replica.error
+    pair.guard_a.follow(pair.b.address)
+    assert diverged(pair.guard_a.read()), "following again does not hide it"
+    assert numbers(pair.a) == [1, 99], "nothing is discarded"
+
+
+def test_a_hung_server_is_away_within_two_seconds(pair: Pair) -> None:
+    pair.guard_a.read()
+    pair.a.freeze()
+    for guard in (pair.guard_a, MariaDbServer(pair.a.settings)):
+        for call in (guard.read, guard.open_writes, lambda guard=guard: guard.close_writes(0.3)):
+            began = time.monotonic()
+            with pytest.raises((ServerAway, NotInTime)):
+                call()
+            assert time.monotonic() - began < 2.5, "2 s, and what a busy machine adds"
+    pair.a.thaw()
+    wait_for(pair.guard_a, lambda facts: facts.answers, "it answers again")
+
+
+def test_a_server_that_was_restarted_is_asked_again_without_a_failure(pair: Pair) -> None:
+    pair.guard_a.read()
+    pair.a.stop()
+    with pytest.raises(ServerAway):
+        pair.guard_a.read()
+    pair.a.start()
+    assert pair.guard_a.read().answers
+    pair.a.stop()
+    pair.a.start()
+    assert pair.guard_a.read().answers, "the broken connection was replaced unseen"
+
+
+def test_a_standby_whose_source_hangs_is_promoted_without_waiting_for_it(pair: Pair) -> None:
+    pair.join()
+    pair.write(1)
+    pair.a.freeze()
+    began = time.monotonic()
+    pair.guard_b.promote(None, 2.0)
+    took_s = time.monotonic() - began
+    print(f"promoted in {took_s * 1000:.0f} ms while the source hangs")
+    assert took_s < 2.0
+    assert numbers(pair.b) == [1]
+
+
+def test_a_wrong_replication_password_is_told_and_mended_when_it_is_right_again(pair: Pair) -> None:
+    password_file = pair.b.settings.replication_password_file
+    right = password_file.read_text()
+    password_file.write_text("wrong\n")
+    pair.guard_b.follow(pair.a.address)
+    facts = wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
+    assert facts.replica is not None
+    assert (facts.replica.errno, facts.replica.needs_clone, facts.replica.receives) == (1045, False, False)
+    assert "Access denied for user 'orch_replication'" in facts.replica.error
+    password_file.write_text(right)
+    pair.guard_b.follow(pair.a.address)
+    wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.receives, "it receives")
+
+
+def test_what_was_received_into_a_corrupt_relay_log_is_fetched_again(pair: Pair) -> None:
+    pair.join()
+    pair.write(1)
+    pair.b.ask("STOP SLAVE SQL_THREAD")
+    for number in range(2, 30):
+        pair.write(number)
+    newest = pair.b.relay_logs()[-1]
+    raw = bytearray(newest.read_bytes())
+    for at in range(len(raw) - 900, len(raw) - 700):
+        raw[at] ^= 0xFF
+    newest.write_bytes(raw)
+    pair.b.ask("START SLAVE SQL_THREAD")
+    facts = wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
+    assert facts.replica is not None
+    assert (facts.replica.relay_log_corrupt, facts.replica.needs_clone) == (True, False)
+    with pytest.raises(NotInTime, match="cannot be applied"):
+        pair.guard_b.promote(None, 1.0)
+    pair.guard_b.follow(pair.a.address)
+    until(lambda: numbers(pair.b) == list(range(1, 30)), "nothing is missing")
+
+
+def test_a_row_that_differs_needs_a_clone(pair: Pair) -> None:
+    pair.join()
+    pair.b.ask("SET STATEMENT sql_log_bin = 0 FOR INSERT INTO listings.t VALUES (1, 'other')")
+    pair.write(1)
+    facts = wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
+    assert facts.replica is not None
+    assert facts.replica.needs_clone

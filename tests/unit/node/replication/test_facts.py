@@ -1,0 +1,47 @@
+"""What positions and errors of a database server mean."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.node.replication.facts import Replica, behind_by, holds
+
+
+def replica(errno: int, error: str = "") -> Replica:
+    return Replica("10.0.0.1", False, True, True, True, None, errno, error)
+
+
+@pytest.mark.parametrize(
+    ("here", "wanted", "has_it", "missing"),
+    [
+        ("", "", True, 0),
+        ("0-1-5", "", True, 0),
+        ("", "0-1-5", False, 5),
+        ("0-1-5", "0-1-5", True, 0),
+        ("0-2-7", "0-1-5", True, 0),
+        ("0-1-4", "0-1-5", False, 1),
+        ("0-1-9,1-1-2", "0-1-5, 1-2-3", False, 1),
+    ],
+)
+def test_a_position_holds_another_by_sequence_in_each_domain(
+    here: str, wanted: str, has_it: bool, missing: int
+) -> None:
+    assert (holds(here, wanted), behind_by(here, wanted)) == (has_it, missing)
+
+
+def test_what_is_no_position_is_no_answer() -> None:
+    with pytest.raises(ValueError, match="no GTID position"):
+        holds("0-1-5", "ON")
+
+
+def test_only_a_copy_that_can_never_follow_needs_a_clone() -> None:
+    assert replica(1236, "connecting slave requested to start from GTID 0-1-37, which is not in the ...").needs_clone
+    assert replica(1950).needs_clone
+    assert replica(1062).needs_clone
+    assert not replica(1236, "log event entry exceeded max_allowed_packet").needs_clone
+    assert not replica(1045).needs_clone
+    assert not replica(0).needs_clone
+
+
+def test_a_relay_log_that_cannot_be_read_is_no_reason_for_a_clone() -> None:
+    assert (replica(1594).relay_log_corrupt, replica(1594).needs_clone) == (True, False)
