@@ -9,7 +9,7 @@ TEST_LAB := ORCH_LAB_NAME=$${ORCH_LAB_NAME:-orch-test}
 export PATH := $(CURDIR)/$(VENV)/browser:$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit simulation integration lab-tests bench bootstrap bootstrap-test clean
+.PHONY: help demo test check unit simulation integration lab-tests bench soak bootstrap bootstrap-test clean
 
 help:  ## What can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +39,11 @@ integration: bootstrap-test  ## Against a real Consul and a real RabbitMQ.
 lab-tests: bootstrap-test  ## On the four machines (as root).
 	@$(TEST_LAB) $(PYTEST) tests/lab
 
-bench: bootstrap  ## Every number that is asked for, each fault ten times, as a table and as JSON; about an hour.
+bench: bootstrap  ## Every number that is asked for, each fault ten times, as a table and as JSON; two hours and a half.
 	@$(PYTHON) -m deploy.trials.bench
+
+soak: bootstrap  ## Thirty random faults while listings are written; fails on any that is lost. About 40 min; FAULTS=, SEED=.
+	@$(PYTHON) -m deploy.trials.soak $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
 
 bootstrap:
 	@deploy/bootstrap.sh

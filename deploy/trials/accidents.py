@@ -15,7 +15,7 @@ from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
-from deploy.trials.trial import WITNESS, Noted, Strike, fleet_status
+from deploy.trials.trial import Noted, Strike, fleet_status, witness_of
 
 BLOCKS_FOR_S = 5
 SEEN_WITHIN_S = 30.0
@@ -117,12 +117,12 @@ def values_in(answer: str) -> tuple[str, dict[str, Any]]:
 
 def wait_in_kv(lab: Lab, prefix: str, is_so: Callable[[Mapping[str, Any]], bool]) -> dict[str, Any]:
     """Return the values under the prefix the moment they are so, by blocking queries; LabError after 30 s."""
-    deadline, index = time.monotonic() + SEEN_WITHIN_S, "0"
+    deadline, index, witness = time.monotonic() + SEEN_WITHIN_S, "0", witness_of(lab)
     while time.monotonic() < deadline:
         url = f"http://127.0.0.1:8500/v1/kv/{prefix}?recurse=1&index={index}&wait={BLOCKS_FOR_S}s"
-        answer = lab.run(WITNESS, ["curl", "-s", "-D", "-", url], check=False, timeout_s=2 * BLOCKS_FOR_S)
+        answer = lab.run(witness, ["curl", "-s", "-D", "-", url], check=False, timeout_s=2 * BLOCKS_FOR_S)
         if answer.returncode != 0:
-            raise LabError(f"Consul on {WITNESS} does not tell what is under {prefix}")
+            raise LabError(f"Consul on {witness} does not tell what is under {prefix}")
         index, values = values_in(answer.stdout)
         if is_so(values):
             return values

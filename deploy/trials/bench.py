@@ -50,7 +50,7 @@ class Bench:
         self._only = only
         self._results: dict[str, list[Result]] = defaultdict(list)
         self._failures: dict[str, list[str]] = defaultdict(list)
-        self._counted: dict[str, Counted] = {}
+        self._counted: dict[str, list[Counted]] = defaultdict(list)
         self._costs: list[Cost] = []
         self._growth: list[dict[str, float]] = []
         self._failed_in_a_row = 0
@@ -62,7 +62,7 @@ class Bench:
             "commit": run(["git", "-C", CHECKOUT, "describe", "--always", "--dirty"], check=False).stdout.strip(),
         }
         expected = [entry.about_s for entry in self._entries() for _ in range(runs)]
-        expected += [PLANNED_ABOUT_S] * len(self._moves())
+        expected += [PLANNED_ABOUT_S for move in self._moves() for _ in range(self._times(move))]
         expected += [OVER_S] * self._wants(IDLE) + [DECIDE_ABOUT_S] * self._wants(DECIDE)
         self._pace = Pace(sum(expected), len(expected))
 
@@ -74,6 +74,10 @@ class Bench:
 
     def _moves(self) -> list[Planned]:
         return [move for move in PLANNED if self._wants(move.name)]
+
+    def _times(self, move: Planned) -> int:
+        """Return how often it is made: a pause is a number like an outage, with a median."""
+        return 1 if move.pause_s is None else self._runs
 
     # --- measuring --------------------------------------------------------------------------------------------
 
@@ -97,7 +101,9 @@ class Bench:
             with policy_with(self._lab, standby="cold"):
                 self._faults("cold")
                 for move in self._moves():
-                    self._timed(move.name, PLANNED_ABOUT_S, partial(self._planned, move))
+                    for number in range(1, self._times(move) + 1):
+                        name = f"{move.name}: {number} of {self._times(move)}"
+                        self._timed(name, PLANNED_ABOUT_S, partial(self._planned, move))
                 if self._wants(IDLE):
                     self._timed(IDLE, OVER_S, self._idle)
         if self._entries("hot"):
@@ -124,15 +130,18 @@ class Bench:
         def once() -> None:
             result = run_trial(self._lab, entry.trial, lambda _: None)
             self._results[entry.trial.name].append(result)
-            self._say(f"{result.outage.seconds:.2f} s, {result.outage.failed} requests failed", result.troubles)
+            back = "" if result.returned_s is None else f", as before {result.returned_s:.0f} s after its return"
+            self._say(f"{result.outage.seconds:.2f} s, {result.outage.failed} requests failed{back}", result.troubles)
 
         self._on_a_settled_fleet(entry.trial.name, once)
 
     def _planned(self, move: Planned) -> None:
         def once() -> None:
             counted = run_planned(self._lab, move)
-            self._counted[move.name] = counted
-            self._say(f"{counted.failed} of {counted.total} requests failed, slowest {counted.slowest_s:.2f} s")
+            self._counted[move.name].append(counted)
+            self._say(
+                f"{counted.failed} of {counted.total} requests failed, pause {counted.pause_s:.2f} s", counted.troubles
+            )
 
         self._on_a_settled_fleet(move.name, once)
 
@@ -170,10 +179,12 @@ class Bench:
                 base = report.median_outage(self._results.get(entry.asked.over or "", ()))
                 found, failed = self._results.get(name, []), self._failures.get(name, [])
                 rows.append(report.outage_row(name, entry.asked, found, failed, base))
+                rows += [report.returned_row(name, found)] if entry.trial.returns and found else []
         for move in PLANNED:
             if move.name in self._counted or move.name in self._failures:
-                counted, failed = self._counted.get(move.name), self._failures.get(move.name, [])
+                counted, failed = self._counted.get(move.name, []), self._failures.get(move.name, [])
                 rows.append(report.planned_row(move.name, counted, failed))
+                rows += [report.pause_row(move.name, move.pause_s, counted)] if move.pause_s and counted else []
         undisturbed = [one.trial.name for one in self._entries("cold") if one.trial.accident is no_accident]
         first_tasks = report.first_task_row(one for name in undisturbed for one in self._results.get(name, ()))
         rows += [first_tasks] if first_tasks.values else []
@@ -191,7 +202,7 @@ class Bench:
             "rows": [row.plain() for row in self.rows()],
             "runs": {name: [asdict(result) for result in found] for name, found in self._results.items()},
             "without_result": self._failures,
-            "planned": [asdict(counted) for counted in self._counted.values()],
+            "planned": [asdict(one) for counted in self._counted.values() for one in counted],
             "idle": [asdict(cost) for cost in self._costs],
             "decide": self._growth,
         }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deploy.machines.lab import Lab
-from deploy.trials.trial import WITNESS, fleet_status, settle
+from deploy.trials.trial import fleet_status, settle, witness_of
 
 # The services that can be cold or hot; data is always copied to a hot standby, brokers always run.
 EITHER = ("backend", "frontend")
@@ -16,13 +16,14 @@ EITHER = ("backend", "frontend")
 GRACE_S = 2.0
 
 
-def policy_now(lab: Lab, vm: str = WITNESS) -> dict[str, Any]:
+def policy_now(lab: Lab, vm: str | None = None) -> dict[str, Any]:
     """Return the policy in force."""
-    return dict(json.loads(lab.run(vm, ["orch", "--json", "config", "show"]).stdout))
+    return dict(json.loads(lab.run(vm or witness_of(lab), ["orch", "--json", "config", "show"]).stdout))
 
 
-def apply_policy(lab: Lab, policy: dict[str, Any], vm: str = WITNESS) -> None:
+def apply_policy(lab: Lab, policy: dict[str, Any], vm: str | None = None) -> None:
     """Apply the policy with `orch config apply`, from a file in the VM."""
+    vm = vm or witness_of(lab)
     lab.run(vm, ["tee", "/run/orch-trial-policy.json"], text_input=json.dumps(policy))
     lab.run(vm, ["orch", "config", "apply", "/run/orch-trial-policy.json"])
 
@@ -32,14 +33,15 @@ def end_holds(lab: Lab, say: Callable[[str], None]) -> None:
     for name, service in fleet_status(lab).get("services", {}).items():
         if service.get("hold_until"):
             say(f"{name} is held after too many failovers: acknowledging that (`orch resume {name}`)")
-            lab.run(WITNESS, ["orch", "resume", name, "--wait", "--timeout", "30"], timeout_s=60)
+            lab.run(witness_of(lab), ["orch", "resume", name, "--wait", "--timeout", "30"], timeout_s=60)
 
 
 @contextlib.contextmanager
 def policy_with(
     lab: Lab, *, standby: str = "cold", grace_s: float = GRACE_S, max_failovers: int = 1000
 ) -> Iterator[dict[str, Any]]:
-    """Run the block under a policy with these values, then put the former one back."""
+    """Run the block under a policy with these values, then put the former one back. `standby`: of the services without
+    data of their own."""
     before = policy_now(lab)
     changed = json.loads(json.dumps(before))
     for name in EITHER:

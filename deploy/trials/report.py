@@ -12,12 +12,14 @@ from rich.table import Table
 
 from deploy.trials.idle import SSH, WARM_SERVER, Cost
 from deploy.trials.planned import REQUESTS, Counted
+from deploy.trials.policy import GRACE_S
 from deploy.trials.timeline import CHAIN, PLAY_DONE
 from deploy.trials.trial import Result
 
 IDLE_MEMORY_MB, IDLE_CPU_PERCENT = 100.0, 1.0
 FIRST_TASK_S = 0.7
 DECIDE_MS, DECIDE_VMS = 100.0, 1000
+RETURNED_S, DEFAULT_GRACE_S = 180.0, 60.0
 
 
 @dataclass(frozen=True)
@@ -133,20 +135,36 @@ def first_task_row(results: Iterable[Result]) -> Row:
     return Row("from decision to the worker's first task, cold", "s", FIRST_TASK_S, f"{FIRST_TASK_S:g} s", None, values)
 
 
-def planned_row(name: str, counted: Counted | None, failures: Sequence[str] = ()) -> Row:
-    """Return the row of a planned move: not one request may fail; None where it came to no end, for these reasons."""
-    total = counted.total if counted is not None else REQUESTS
-    values = () if counted is None else (float(counted.failed),)
+def planned_row(name: str, counted: Sequence[Counted], failures: Sequence[str] = ()) -> Row:
+    """Return the row of a planned move: not one request may fail, and nothing be lost; `failures` says why a run came
+    to no end."""
+    total = min((one.total for one in counted), default=REQUESTS)
     return Row(
         f"{name}, there and back",
         f"failed of {total}",
         0.0,
         "0",
         None,
-        values,
+        tuple(float(one.failed) for one in counted),
         judged_by="max",
-        troubles=tuple(failures),
+        troubles=(*failures, *(trouble for one in counted for trouble in one.troubles)),
     )
+
+
+def pause_row(name: str, must: float, counted: Sequence[Counted]) -> Row:
+    """Return the row of the pause of a planned move: the longer one of there and back."""
+    return Row(f"{name}: pause", "s", must, f"{must:g} s", None, tuple(one.pause_s for one in counted))
+
+
+def returned_row(name: str, results: Sequence[Result]) -> Row:
+    """Return the row of the time until the fleet is as before, from the return of what had failed.
+
+    The bench's grace is shorter than the one that is the default: what is asked is so much less.
+    """
+    must = RETURNED_S - (DEFAULT_GRACE_S - GRACE_S)
+    words = f"{RETURNED_S:g} s - {DEFAULT_GRACE_S - GRACE_S:g} s of grace"
+    values = tuple(one.returned_s for one in results if one.returned_s is not None)
+    return Row(f"{name}: the fleet as before", "s", must, words, None, values, judged_by="max")
 
 
 def idle_rows(costs: Sequence[Cost]) -> list[Row]:

@@ -15,25 +15,51 @@ import json
 import signal
 import sys
 import time
-from typing import TextIO
+from collections.abc import Callable, Coroutine
+from typing import Any, TextIO
 from urllib.parse import urlsplit
 
+# What asking raises when there is no whole answer.
+UNANSWERED = (OSError, ValueError, IndexError, EOFError, asyncio.LimitOverrunError, asyncio.TimeoutError)
 
-async def ask(host: str, port: int, path: str, timeout_s: float) -> tuple[int, str]:
-    """Send one GET; return the status and who served it. Raises OSError, TimeoutError or ValueError."""
+
+async def exchange(host: str, port: int, request: bytes, timeout_s: float) -> tuple[int, dict[str, str], bytes]:
+    """Send one request on a connection of its own; return status, headers (lower case) and body.
+
+    Raises OSError, TimeoutError, EOFError or ValueError.
+    """
     reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), timeout_s)
     try:
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        writer.write(request)
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), timeout_s)
         lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         # Served is who has the whole answer, however the connection ends afterwards.
         length = headers.get("content-length")
-        await asyncio.wait_for(reader.readexactly(int(length)) if length else reader.read(-1), timeout_s)
+        body = await asyncio.wait_for(reader.readexactly(int(length)) if length else reader.read(-1), timeout_s)
     finally:
         writer.close()
-    by = headers.get("x-served-by") or headers.get("x-front-door", "")
-    return int(lines[0].split()[1]), by
+    return int(lines[0].split()[1]), headers, body
+
+
+def server_in(headers: dict[str, str]) -> str:
+    """Return the VM that an answer says it comes from."""
+    return headers.get("x-served-by") or headers.get("x-front-door", "")
+
+
+def request_for(method: str, host: str, path: str, body: bytes = b"", **headers: str) -> bytes:
+    """Return an HTTP request that ends its connection; an underscore in a header's name stands for a hyphen."""
+    named = {"Host": host, "Connection": "close", **{name.replace("_", "-"): text for name, text in headers.items()}}
+    if body:
+        named["Content-Length"] = str(len(body))
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {text}" for name, text in named.items()), "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+async def ask(host: str, port: int, path: str, timeout_s: float) -> tuple[int, str]:
+    """Send one GET; return the status and who served it. Raises as `exchange` does."""
+    status, headers, _ = await exchange(host, port, request_for("GET", host, path), timeout_s)
+    return status, server_in(headers)
 
 
 async def note(out: TextIO, host: str, port: int, path: str, timeout_s: float) -> None:
@@ -41,7 +67,7 @@ async def note(out: TextIO, host: str, port: int, path: str, timeout_s: float) -
     at, status, by, why = time.time(), 0, "", ""
     try:
         status, by = await asyncio.wait_for(ask(host, port, path, timeout_s), timeout_s)
-    except (OSError, ValueError, IndexError, EOFError, asyncio.LimitOverrunError, asyncio.TimeoutError) as error:
+    except UNANSWERED as error:
         why = str(error) or type(error).__name__
     line = {"at": at, "end": time.time(), "ok": status == 200, "status": status, "by": by, "why": why}
     out.write(json.dumps(line) + "\n")
@@ -52,20 +78,29 @@ async def run(url: str, rate: float, timeout_s: float, seconds: float, out: Text
     """Send requests at `rate` per second for `seconds`, then wait for the last answers."""
     parts = urlsplit(url)
     host, port, path = parts.hostname or "", parts.port or 80, parts.path or "/"
+    await on_the_beat(rate, seconds, lambda _: note(out, host, port, path, timeout_s), timeout_s + 1)
+
+
+async def on_the_beat(
+    rate: float, seconds: float, start: Callable[[asyncio.Event], Coroutine[Any, Any, None]], last_s: float
+) -> None:
+    """Start one task per beat until `seconds` are over or SIGTERM comes, which sets the event that each task is given;
+    then wait up to `last_s` for those under way."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     pending: set[asyncio.Task[None]] = set()
     started, sent = time.monotonic(), 0
     while not stop.is_set() and time.monotonic() - started < seconds:
-        task = asyncio.create_task(note(out, host, port, path, timeout_s))
+        task = asyncio.create_task(start(stop))
         pending.add(task)
         task.add_done_callback(pending.discard)
         sent += 1
         pause_s = started + sent / rate - time.monotonic()
         if pause_s > 0:
             await asyncio.sleep(pause_s)
+    stop.set()
     if pending:
-        await asyncio.wait(pending, timeout=timeout_s + 1)
+        await asyncio.wait(pending, timeout=last_s)
 
 
 def main() -> None:

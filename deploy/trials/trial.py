@@ -14,17 +14,20 @@ from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
-from deploy.trials.client import Traffic
-from deploy.trials.outage import Outage, is_served_again, outage_from
+from deploy.trials.client import Client, Traffic
+from deploy.trials.outage import Outage, is_served_again
 from deploy.trials.timeline import Step, command_of, first_task_after_s, kv_of, rendered_at, request_since, steps_of
 
 FRONT_DOOR = "http://10.0.0.100"
 BACKEND_URL = f"{FRONT_DOOR}/api/listings"
 FRONTEND_URL = f"{FRONT_DOOR}/"
-# Home of no service under test, and no controller: what is asked here is answered during every fault of the trials.
+# Asked about the fleet: no controller, whose agent is busier than others.
 WITNESS = "database-server"
+# A VM that one of these was done to is not asked.
+SILENT = frozenset({"poweroff", "cut", "freeze"})
 SERVED_AGAIN_WITHIN_S = 60.0
-SETTLED_WITHIN_S = 120.0
+# A VM that returns brings its copy of the database up to date, or has it made anew, before all is as it was.
+SETTLED_WITHIN_S = 180.0
 # These are done to a service's unit, the others to a whole VM.
 UNIT_FAULTS = frozenset({"kill", "crash", "stop"})
 
@@ -32,6 +35,13 @@ Noted = dict[str, Any]
 # What else goes wrong: prepared on the settled fleet, then called with the time of the fault; returns what it did.
 Strike = Callable[[float], Noted]
 Accident = Callable[[Lab], Strike]
+# The traffic that a trial is measured by, from lab, URL, file for its notes and requests per second.
+ClientMaker = Callable[[Lab, str, Path, float], Client]
+
+
+def asking(lab: Lab, url: str, notes: Path, rate: float) -> Client:
+    """Measure when requests are answered."""
+    return Traffic(lab, url, notes, rate=rate)
 
 
 def no_accident(lab: Lab) -> Strike:
@@ -58,6 +68,9 @@ class Trial:
     accident: Accident = no_accident
     check: Callable[[Mapping[str, Any], float, Noted], list[str]] = nothing_to_check
     """Reads the records (key -> value), the time of the fault and what the accident noted; returns what is wrong."""
+    client: ClientMaker = asking
+    returns: bool = False
+    """The fault is mended after the measurement, and how long the fleet then takes to be as before is measured too."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,8 @@ class Result:
     noted: Noted = field(default_factory=dict)
     troubles: tuple[str, ...] = ()
     """What was not as asked, however quick it was."""
+    returned_s: float | None = None
+    """From mending the fault until the fleet was as before; None where that was not measured."""
 
 
 def wait_until(what: str, is_true: Callable[[], bool], within_s: float, every_s: float = 0.1) -> None:
@@ -96,9 +111,17 @@ def wait_until(what: str, is_true: Callable[[], bool], within_s: float, every_s:
         time.sleep(every_s)
 
 
-def fleet_status(lab: Lab, vm: str = WITNESS) -> dict[str, Any]:
-    """Return `orch status --json` as the VM tells it; an empty mapping while it cannot."""
-    told = lab.run(vm, ["orch", "status", "--json"], check=False, timeout_s=20)
+def witness_of(lab: Lab) -> str:
+    """Return a VM that can be asked about the fleet whatever faults are in force: WITNESS while it can."""
+    state = lab.state()
+    silent = {fault.vm for fault in state.faults if fault.kind in SILENT} if state is not None else set()
+    names = [WITNESS, *(vm.name for vm in lab.fleet.vms if vm.name != WITNESS)]
+    return next((name for name in names if name not in silent), WITNESS)
+
+
+def fleet_status(lab: Lab, vm: str | None = None) -> dict[str, Any]:
+    """Return `orch status --json` as the VM (or whichever can be asked) tells it; an empty mapping while it cannot."""
+    told = lab.run(vm or witness_of(lab), ["orch", "status", "--json"], check=False, timeout_s=20)
     try:
         return dict(json.loads(told.stdout))
     except ValueError:
@@ -126,13 +149,14 @@ def settle(lab: Lab) -> None:
 
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:
-    """Do one trial on a settled fleet and leave the fault in force; the caller mends and settles."""
+    """Do one trial on a settled fleet and leave the fault in force (unless it is one that returns); the caller mends
+    and settles."""
     before, load = fleet_status(lab), os.getloadavg()[0]
     strike = trial.accident(lab)
     with tempfile.TemporaryDirectory(prefix="orch-trial-") as folder:
-        with Traffic(lab, trial.url, Path(folder) / "notes.jsonl", rate=rate) as traffic:
+        with trial.client(lab, trial.url, Path(folder) / "notes.jsonl", rate) as client:
             began = time.time()
-            _wait_served(traffic, began)
+            _wait_served(client, began)
             fault_at = lab.fault(trial.kind, trial.vm, trial.service if trial.kind in UNIT_FAULTS else None).at
             noted = strike(fault_at)
             say(f"{trial.kind} of {trial.service} on {trial.vm}")
@@ -141,34 +165,46 @@ def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float
                     "a request moves it", lambda: _request(lab, trial, fault_at) is not None, SERVED_AGAIN_WITHIN_S
                 )
                 wait_until("its request is done", lambda: _is_done(lab, trial, fault_at), SERVED_AGAIN_WITHIN_S, 0.3)
-            _wait_served(traffic, time.time())
-        outage = outage_from(traffic.samples(), fault_at)
-    kv = kv_of(lab, WITNESS)
-    request = request_since(kv, trial.service, fault_at)
-    troubles = trial.check(kv, fault_at, noted)
+            _wait_served(client, time.time())
+            outage = client.outage(fault_at)
+            kv = kv_of(lab, witness_of(lab))
+            request = request_since(kv, trial.service, fault_at)
+            command = command_of(kv, request["id"]) if request is not None else {}
+            steps = _steps(lab, trial, request, command, kv, outage, fault_at) if request is not None else []
+            returned_s = _return(lab) if trial.returns else None
+        lost = client.troubles()
+    troubles = [*trial.check(kv, fault_at, noted), *lost]
     if request is not None and not trial.moves:
         troubles = [*troubles, f"{trial.service} was moved: {request.get('reason')}"]
-    command = command_of(kv, request["id"]) if request is not None else {}
     return Result(
         trial.name,
         outage,
-        _steps(lab, trial, request, command, kv, outage, fault_at) if request is not None else [],
+        steps,
         first_task_after_s(request or {}, command),
         fault_at,
         before.get("leader"),
         round(load, 2),
         noted,
         tuple(troubles),
+        returned_s,
     )
 
 
-def _wait_served(traffic: Traffic, since: float) -> None:
-    wait_until("the client is served", lambda: is_served_again(traffic.samples(), since), SERVED_AGAIN_WITHIN_S)
+def _return(lab: Lab) -> float:
+    """Mend, and return the seconds until the fleet is as before."""
+    began = time.monotonic()
+    lab.mend()
+    settle(lab)
+    return time.monotonic() - began
+
+
+def _wait_served(client: Client, since: float) -> None:
+    wait_until("the client is served", lambda: is_served_again(client.samples(), since), SERVED_AGAIN_WITHIN_S)
 
 
 def _request(lab: Lab, trial: Trial, fault_at: float) -> dict[str, Any] | None:
     try:
-        return request_since(kv_of(lab, WITNESS), trial.service, fault_at)
+        return request_since(kv_of(lab, witness_of(lab)), trial.service, fault_at)
     except (LabError, ValueError):
         # Consul has no leader for a moment: not known yet.
         return None

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from deploy.machines.lab import Lab
+from deploy.trials.books import Writers, Writing
 from deploy.trials.client import Traffic
 from deploy.trials.outage import is_served_again
-from deploy.trials.trial import WITNESS, fleet_status, settle, wait_until
+from deploy.trials.trial import fleet_status, settle, wait_until, witness_of
 
 HOME = {
     "backend": "backend-server",
@@ -27,22 +28,23 @@ SECOND = {
     "database": "backend-server",
     "messaging": "frontend-server",
 }
+UNIT = {"backend": "node-app", "frontend": "nginx", "database": "mariadb", "messaging": "rabbitmq-server"}
 # How quick it is, is the bench's business.
 MOVED_WITHIN_S = 90.0
 HOME_WITHIN_S = 180.0
 
 
-def orch(lab: Lab, *words: str, vm: str = WITNESS, check: bool = True) -> Any:
+def orch(lab: Lab, *words: str, vm: str | None = None, check: bool = True) -> Any:
     """Run `orch` on a VM; returns the completed process."""
-    return lab.run(vm, ["orch", *words], check=check, timeout_s=120)
+    return lab.run(vm or witness_of(lab), ["orch", *words], check=check, timeout_s=120)
 
 
-def answer(lab: Lab, *words: str, vm: str = WITNESS) -> Any:
+def answer(lab: Lab, *words: str, vm: str | None = None) -> Any:
     """Run `orch --json` on a VM and return what it says."""
-    return json.loads(lab.run(vm, ["orch", "--json", *words], timeout_s=60).stdout)
+    return json.loads(lab.run(vm or witness_of(lab), ["orch", "--json", *words], timeout_s=60).stdout)
 
 
-def service(lab: Lab, name: str, vm: str = WITNESS) -> dict[str, Any]:
+def service(lab: Lab, name: str, vm: str | None = None) -> dict[str, Any]:
     """Return the service's part of the status; empty while Consul does not answer."""
     return dict(fleet_status(lab, vm).get("services", {}).get(name, {}))
 
@@ -53,13 +55,14 @@ def is_served_by(lab: Lab, name: str, vm: str) -> bool:
     Read from Consul and not by `orch status`: it is asked again and again while the fleet is busy with a move.
     """
     url = f"http://127.0.0.1:8500/v1/kv/orch/services/{name}/?recurse"
-    told = lab.run(WITNESS, ["curl", "-s", "-m", "5", url], check=False, timeout_s=20).stdout
+    told = lab.run(witness_of(lab), ["curl", "-s", "-m", "5", url], check=False, timeout_s=20).stdout
     try:
         rows = {row["Key"].rpartition("/")[2]: row for row in json.loads(told or "[]")}
         seen = {key: json.loads(base64.b64decode(rows[key]["Value"])) for key in ("assignment", "lock", "endpoints")}
     except (ValueError, KeyError):
         return False
-    holder = seen["lock"]["vm"] if rows["lock"].get("Session") else None
+    is_held = rows["lock"].get("Session") and seen["lock"].get("ready", True)
+    holder = seen["lock"]["vm"] if is_held else None
     return (seen["assignment"]["active"], holder, seen["endpoints"]["endpoints"][0]["vm"]) == (vm, vm, vm)
 
 
@@ -78,14 +81,14 @@ def unit_state(lab: Lab, vm: str, unit: str) -> str:
     return lab.run(vm, ["systemctl", "is-active", unit], check=False, timeout_s=20).stdout.strip()
 
 
-def history(lab: Lab, since: float, vm: str = WITNESS) -> list[dict[str, Any]]:
+def history(lab: Lab, since: float, vm: str | None = None) -> list[dict[str, Any]]:
     """Return the entries of the history since then."""
     told = answer(lab, "history", vm=vm)
     entries = told["history"] if isinstance(told, dict) else told
     return [entry for entry in entries if entry["at"] >= since]
 
 
-def reasons(lab: Lab, since: float, vm: str = WITNESS) -> list[str]:
+def reasons(lab: Lab, since: float, vm: str | None = None) -> list[str]:
     """Return the sentences of the history since then."""
     return [entry["reason"] for entry in history(lab, since, vm)]
 
@@ -95,14 +98,14 @@ def epochs(lab: Lab) -> dict[str, int]:
     return {name: seen["epoch"] for name, seen in fleet_status(lab)["services"].items()}
 
 
-def kv_put(lab: Lab, key: str, value: str, vm: str = WITNESS) -> None:
+def kv_put(lab: Lab, key: str, value: str, vm: str | None = None) -> None:
     """Write a key as an operator would, with Consul's own tool."""
-    lab.run(vm, ["consul", "kv", "put", key, value], timeout_s=20)
+    lab.run(vm or witness_of(lab), ["consul", "kv", "put", key, value], timeout_s=20)
 
 
-def kv_get(lab: Lab, key: str, vm: str = WITNESS) -> str | None:
+def kv_get(lab: Lab, key: str, vm: str | None = None) -> str | None:
     """Read a key with Consul's own tool; None where it is absent."""
-    found = lab.run(vm, ["consul", "kv", "get", key], check=False, timeout_s=20)
+    found = lab.run(vm or witness_of(lab), ["consul", "kv", "get", key], check=False, timeout_s=20)
     return found.stdout if found.returncode == 0 else None
 
 
@@ -112,6 +115,54 @@ def traffic(lab: Lab, url: str, folder: Path, seconds: float = 900.0) -> Iterato
     with Traffic(lab, url, folder / "notes.jsonl", seconds=seconds) as sent:
         wait_client(sent, time.time() - 0.5)
         yield sent
+
+
+@contextlib.contextmanager
+def ledger(lab: Lab, folder: Path, **options: Any) -> Iterator[Writers]:
+    """Listings written for the time of the block, acknowledged and confirmed before it begins."""
+    with Writers(lab, folder / "ledger.jsonl", **options) as writers:
+        wait_written(writers, time.time() - 0.5)
+        yield writers
+
+
+def wait_written(writers: Writing, since: float, within_s: float = 60.0) -> None:
+    """Wait until writes that began after `since` were acknowledged, again and again."""
+    wait_until("writes are acknowledged", lambda: is_served_again(writers.samples(), since), within_s)
+
+
+def wait_whole(lab: Lab, *vms: str, within_s: float = 60.0) -> None:
+    """Wait until exactly these have every acknowledged write, as the record says."""
+    wait_until(
+        f"the whole copies are those of {' and '.join(vms)}",
+        lambda: set(service(lab, "database").get("whole_copies") or ()) == set(vms),
+        within_s,
+        0.3,
+    )
+
+
+# A message of the system that orch replaces, published by hand: its fields, and no id.
+PUBLISH = """
+import sys
+from orchestrator.settings import load_settings, read_secret
+import pika
+given = load_settings().amqp
+credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
+for host in given.hosts:
+    try:
+        link = pika.BlockingConnection(
+            pika.ConnectionParameters(host, given.port, given.vhost, credentials, socket_timeout=2)
+        )
+        break
+    except pika.exceptions.AMQPConnectionError:
+        continue
+link.channel().basic_publish("", "failover_commands", sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2))
+link.close()
+"""
+
+
+def publish(lab: Lab, body: str, vm: str = "frontend-server") -> None:
+    """Publish a message to the queue of commands, with whichever broker answers."""
+    lab.run(vm, ["/opt/orch/venv/bin/python", "-c", PUBLISH], text_input=body, timeout_s=60)
 
 
 def mend_and_settle(lab: Lab) -> None:

@@ -14,6 +14,7 @@ from tests.lab.fleet import (
     HOME,
     HOME_WITHIN_S,
     SECOND,
+    UNIT,
     epochs,
     history,
     traffic,
@@ -23,7 +24,6 @@ from tests.lab.fleet import (
 )
 
 URL = {"backend": BACKEND_URL, "frontend": FRONTEND_URL}
-UNIT = {"backend": "node-app", "frontend": "nginx"}
 
 
 @pytest.mark.parametrize("name", ["backend", "frontend"])

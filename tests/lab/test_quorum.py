@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
-from deploy.trials.trial import BACKEND_URL, settle
+from deploy.trials.trial import FRONTEND_URL, settle
 from tests.lab.fleet import HOME, epochs, orch, reasons, service, traffic, wait_client
 
 WITHOUT_QUORUM_S = 10.0
@@ -15,9 +15,9 @@ WITHOUT_QUORUM_S = 10.0
 
 def test_without_quorum_nothing_moves_and_clients_are_served(fleet: Lab, tmp_path: Path) -> None:
     before = epochs(fleet)
-    with traffic(fleet, BACKEND_URL, tmp_path) as client:
+    with traffic(fleet, FRONTEND_URL, tmp_path) as client:
         at = time.time()
-        # Neither is active for anything: what serves is left alone in a minority.
+        # The frontend needs neither of them: what serves without data is left alone in a minority.
         fleet.fault("cut", "messaging-server")
         fleet.fault("cut", "database-server")
         wait_client(client, at + WITHOUT_QUORUM_S, within_s=WITHOUT_QUORUM_S + 20)

@@ -13,8 +13,10 @@ from deploy.trials.report import (
     idle_rows,
     number,
     outage_row,
+    pause_row,
     planned_row,
     report_table,
+    returned_row,
     shares_table,
 )
 from deploy.trials.timeline import Step
@@ -69,9 +71,28 @@ def test_the_first_task_is_a_median_over_the_runs_that_have_one() -> None:
 
 
 def test_one_failed_request_of_a_planned_move_is_not_ok() -> None:
-    assert planned_row("rotation", Counted("rotation", 0, 1000, 0.1)).verdict is True
-    assert planned_row("rotation", Counted("rotation", 1, 1000, 0.1)).verdict is False
-    assert planned_row("rotation", None, ["it was refused"]).verdict is False
+    well, failed = Counted("rotation", 0, 1000, 0.1), Counted("rotation", 1, 1000, 0.1)
+    assert planned_row("rotation", [well]).verdict is True
+    assert planned_row("rotation", [well, failed]).verdict is False
+    assert planned_row("rotation", [], ["it was refused"]).verdict is False
+
+
+def test_a_planned_move_that_loses_a_write_is_not_ok_although_no_request_failed() -> None:
+    assert planned_row("switchover", [Counted("switchover", 0, 1000, 0.1, troubles=("lost",))]).verdict is False
+
+
+def test_the_median_pause_of_a_planned_move_is_held_against_what_is_asked() -> None:
+    pauses = [Counted("switchover", 0, 1000, 0.1, pause_s=pause_s) for pause_s in (0.4, 0.9, 3.0)]
+    assert (pause_row("switchover", 1.0, pauses).median, pause_row("switchover", 1.0, pauses).verdict) == (0.9, True)
+    assert pause_row("switchover", 0.5, pauses).verdict is False
+
+
+def test_the_slowest_return_is_held_against_three_minutes_less_the_grace_that_the_bench_does_not_wait() -> None:
+    def returned(*seconds: float) -> Row:
+        return returned_row("off", [Result("off", Outage(1.0, 0, 1, 1.0), returned_s=each) for each in seconds])
+
+    assert (returned(50.0, 121.0).must, returned(50.0, 121.0).verdict) == (122.0, True)
+    assert returned(50.0, 123.0).verdict is False
 
 
 def test_the_costliest_vm_is_held_against_what_an_idle_daemon_may_cost() -> None:
