@@ -13,6 +13,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tenacity import wait_fixed
+
+from orchestrator.backoff import pause_s
 from orchestrator.dispatch.consumer import Delivery, Mailbox
 from orchestrator.domain import keys
 from orchestrator.domain.policy import DispatchPolicy
@@ -34,9 +37,10 @@ log = logging.getLogger(__name__)
 
 ALIVE_CHECK = keys.daemon_check_id("worker")
 PARALLEL_PLAYS = 4
-SESSION_RETRY_S = 0.5
-LOST_CLAIM_RETRY_S = 0.3
-AFTER_UNKNOWN_S = 0.3
+# None of them grows: a failover waits for what was refused, lost or not answered, and a try is one call to the agent.
+SESSION_PAUSES = wait_fixed(0.5)
+CLAIM_PAUSES = wait_fixed(0.3)
+UNANSWERED_PAUSES = wait_fixed(0.3)
 # Reading what a message or a new epoch names, then choosing again: the record, its assignment, and once to spare.
 MAX_ROUNDS = 4
 
@@ -161,7 +165,7 @@ class Worker:
         if self._session is None and not self._retiring:
             wakes.append(self._next_session_try)
         if not answered:
-            wakes.append(now + AFTER_UNKNOWN_S)
+            wakes.append(now + pause_s(UNANSWERED_PAUSES))
         self._say(choice.sentence)
         return Cycle(choice.sentence, min((wake for wake in wakes if wake is not None), default=None))
 
@@ -187,7 +191,7 @@ class Worker:
                 log.warning("This worker's session was lost; its plays are stopped.")
                 self._session = None
             if self._session is None and now >= self._next_session_try and not self._retiring:
-                self._next_session_try = now + SESSION_RETRY_S
+                self._next_session_try = now + pause_s(SESSION_PAUSES)
                 self._session = own_session(
                     self._port, worker_session(self._vm), (ALIVE_CHECK,), lock_delay_s=LOCK_DELAY_S
                 )
@@ -287,7 +291,7 @@ class Worker:
                 self._after_write(action.command, closed, None, action.sentence, now)
         except (Unknown, Refused) as problem:
             log.warning("It is not known what became of this: %s (%s)", action.sentence, problem)
-            self._not_before[action.command.value.id] = now + LOST_CLAIM_RETRY_S
+            self._not_before[action.command.value.id] = now + pause_s(CLAIM_PAUSES)
             return False
         return True
 
@@ -316,7 +320,7 @@ class Worker:
             key = keys.command(command.id)
             self._knowledge.learn_direct(key, written(changed, before.index, session), now)
             return
-        self._not_before[command.id] = now + LOST_CLAIM_RETRY_S
+        self._not_before[command.id] = now + pause_s(CLAIM_PAUSES)
         self._read_directly(keys.command(command.id), now)
         self._read_directly(keys.assignment(command.service), now)
 

@@ -279,6 +279,38 @@ def test_a_result_of_unknown_outcome_is_written_in_the_end(fleet: Fleet, stage: 
     assert fleet.a.mailbox.acked == [delivery]
 
 
+@pytest.mark.parametrize("leave", ["finish", "release"])
+def test_a_record_that_others_change_all_the_time_is_left_for_the_next_cycle(fleet: Fleet, leave: str) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    tries: list[str] = []
+
+    def change_first(node: str, operation: str, at: str) -> None:
+        if (node, operation, at) == (A, "txn", "before"):
+            tries.append(operation)
+            assert len(tries) < 100, "a cycle comes to an end"
+            other = fleet.command().with_(task=f"changed {len(tries)} times")
+            fleet.consul.port(B).kv_put(keys.command(COMMAND.id), other.to_json().encode())
+
+    fleet.consul.on_write = change_first
+    if leave == "finish":
+        fleet.a.plays.end(COMMAND.id)
+    else:
+        fleet.a.worker.retire()
+        fleet.a.worker.release_plays()
+    fleet.a.cycle()
+    assert fleet.command().state is CommandState.RUNNING
+    assert not fleet.a.worker.is_idle
+    fleet.consul.on_write = None
+    fleet.consul.now = 1.0
+    fleet.a.cycle()
+    assert fleet.a.worker.is_idle
+    found = fleet.command()
+    assert (found.state, found.worker) == (
+        (CommandState.SUCCEEDED, A) if leave == "finish" else (CommandState.RUNNING, None)
+    )
+
+
 def test_without_quorum_nothing_is_raised_and_all_goes_on_afterwards(fleet: Fleet) -> None:
     fleet.a.deliver(fleet.create())
     fleet.consul.quorum = False
