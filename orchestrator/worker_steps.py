@@ -18,7 +18,7 @@ from tenacity import wait_fixed
 from orchestrator.backoff import pause_s
 from orchestrator.dispatch.consumer import Delivery, Mailbox
 from orchestrator.domain import keys
-from orchestrator.domain.policy import DispatchPolicy
+from orchestrator.domain.policy import DispatchPolicy, Policy
 from orchestrator.domain.records import Assignment, Command, Request
 from orchestrator.domain.view import Kept
 from orchestrator.domain.wire import parse_message
@@ -83,7 +83,7 @@ class Worker:
         self._wall = wall
         self._desk = Desk(port, plays, wall)
         self._knowledge = Knowledge()
-        self._dispatch = DispatchPolicy()
+        self._policy: Policy | None = None
         self._session: str | None = None
         self._next_session_try = float("-inf")
         self._confirmed_at: float | None = None
@@ -109,7 +109,7 @@ class Worker:
     @property
     def dispatch(self) -> DispatchPolicy:
         """The part of the policy in force that workers go by."""
-        return self._dispatch
+        return self._policy.dispatch if self._policy is not None else DispatchPolicy()
 
     def take_message(self, delivery: Delivery) -> None:
         """Take a message: hold it for its command, make it a request, or send it to the dead-letter queue."""
@@ -120,7 +120,8 @@ class Worker:
             self._mailbox.reject(delivery)
             return
         if message.id is None:
-            self._by_hand.append((hand_request(message, delivery.body, self._wall()), delivery))
+            request = hand_request(message, delivery.body, self._wall(), self._policy)
+            self._by_hand.append((request, delivery))
         else:
             self._held.setdefault(message.id, []).append(delivery)
 
@@ -173,7 +174,7 @@ class Worker:
         """Take the newest valid policy; the last good one stays while the newest is invalid."""
         found = parse_policy(next((pair for pair in seen.pairs if pair.key == keys.CONFIG), None))
         if isinstance(found, Kept):
-            self._dispatch = found.value.dispatch
+            self._policy = found.value
 
     def _keep_lease(self, seen: Seen, now: float) -> None:
         """Stop everything when it is too long ago that our locks were known to be ours (also after a freeze)."""
@@ -260,8 +261,8 @@ class Worker:
             pending_since=self._knowledge.pending_since,
             not_before=self._not_before,
             rules=Rules(
-                self._dispatch.pickup_after_s,
-                self._dispatch.max_attempts,
+                self.dispatch.pickup_after_s,
+                self.dispatch.max_attempts,
                 0 if self._retiring else PARALLEL_PLAYS,
             ),
         )
@@ -308,7 +309,7 @@ class Worker:
         )
         self._after_write(claim.command, claimed, self._session, claim.sentence, now)
         if claimed is not None:
-            self._desk.begin(claimed, self._session, self._dispatch.play_timeout_s)
+            self._desk.begin(claimed, self._session, self.dispatch.play_timeout_s)
 
     def _after_write(
         self, before: Kept[Command], changed: Command | None, session: str | None, sentence: str, now: float

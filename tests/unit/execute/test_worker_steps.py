@@ -16,6 +16,7 @@ from orchestrator.store.port import KvPair, Unknown
 from orchestrator.worker_steps import ALIVE_CHECK, LEASE_S, LOCK_DELAY_S, Cycle, Seen, Worker
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
 from tests.fakes.fake_plays import FakeMailbox, FakePlays
+from tests.simulation.world import policy_document
 from tests.unit.execute.build import a_command, an_assignment, running
 
 A, B = "messaging-server", "frontend-server"
@@ -409,6 +410,17 @@ def test_a_message_published_by_hand_for_a_strange_service_keeps_its_key_plain(f
     fleet.a.cycle()
     [request] = fleet.requests()
     assert request.id.split("-")[1] == "unknown"
+
+
+def test_a_message_published_by_hand_may_name_the_unit_and_tell_the_time_as_text(fleet: Fleet) -> None:
+    document = policy_document("cold", 5.0, 86400.0)
+    document["services"]["backend"]["unit"] = "shop-web"
+    fleet.consul.port(A).kv_put(keys.CONFIG, json.dumps(document).encode())
+    fleet.a.cycle()
+    fleet.a.deliver(by_hand(instance_type="shop-web", timestamp="2024-05-01T10:00:00Z"))
+    fleet.a.cycle()
+    assert [request.service for request in fleet.requests()] == ["backend"]
+    assert fleet.a.mailbox.rejected == []
 
 
 def test_a_message_published_by_hand_while_consul_is_away_waits(fleet: Fleet) -> None:
