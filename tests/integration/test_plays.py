@@ -191,6 +191,18 @@ def test_the_rehearsal_leaves_packed_modules_and_runs_nothing(warm_stage: Stage)
     packed = list((warm_stage.ground.places.state_dir / "ansible" / "tmp").rglob("ansiballz_cache/*command*"))
     assert packed
     assert warm_stage.ground.lines == []
+    assert not warm_stage.ground.places.rehearsal.exists()
+
+
+def test_a_rehearsal_removes_what_a_killed_one_has_left(stage: Stage) -> None:
+    left = stage.ground.places.rehearsal / "artifacts" / "1" / "job_events" / "7-partial.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    stage.warm.ensure_running()
+    assert stage.warm.wait_ready(WAIT_S)
+    stage.warm.wait_rehearsed(WAIT_S)
+    assert stage.ground.starts == ["warm"]
+    assert not stage.ground.places.rehearsal.exists()
 
 
 def test_only_so_many_artefacts_are_kept_and_never_a_running_one_deleted(tmp_path: Path) -> None:
