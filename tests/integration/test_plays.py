@@ -205,6 +205,14 @@ def test_a_rehearsal_removes_what_a_killed_one_has_left(stage: Stage) -> None:
     assert not stage.ground.places.rehearsal.exists()
 
 
+def test_each_play_leaves_only_so_many_artefacts_behind(warm_stage: Stage) -> None:
+    warm_stage.plays.keep_artefacts = 2
+    for number in range(4):
+        assert warm_stage.run("quick.yml", command_id=f"c{number}")[1].rc == 0
+    folder = warm_stage.ground.places.artefacts
+    wait_for(lambda: sorted(path.name for path in folder.iterdir()) == ["c2", "c3"], "the two newest are left")
+
+
 def test_only_so_many_artefacts_are_kept_and_never_a_running_one_deleted(tmp_path: Path) -> None:
     for number in range(5):
         (tmp_path / f"c{number}").mkdir()
