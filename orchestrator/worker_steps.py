@@ -242,6 +242,8 @@ class Worker:
                 log.warning(action.sentence)
                 self._desk.stop(action)
             elif isinstance(action, Ack):
+                if action.is_odd:
+                    log.warning(action.sentence)
                 self._ack(action.command_id)
             elif isinstance(action, Claim | Close) and answered:
                 answered = self._write(action, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -437,6 +438,33 @@ def test_a_message_published_by_hand_while_consul_is_away_waits(fleet: Fleet) ->
 def test_a_message_that_is_none_goes_to_the_dead_letter_queue(fleet: Fleet, body: bytes) -> None:
     delivery = fleet.a.deliver(body)
     assert fleet.a.mailbox.rejected == [delivery]
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [(None, "there is no such command"), (b"{", "its record cannot be read")],
+    ids=["none", "garbage"],
+)
+def test_a_message_of_no_command_is_dropped_with_a_warning(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture, record: bytes | None, why: str
+) -> None:
+    if record is not None:
+        fleet.consul.port(A).kv_put(keys.command(COMMAND.id), record)
+    delivery = fleet.a.deliver(message_of(COMMAND, 0.0))
+    with caplog.at_level(logging.WARNING):
+        fleet.a.cycle()
+    assert caplog.messages == [f"The message of {COMMAND.id} is dropped: {why}."]
+    assert fleet.a.mailbox.acked == [delivery]
+
+
+def test_a_message_of_a_command_that_is_over_is_no_reason_to_warn(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    delivery = fleet.a.deliver(fleet.create(a_command(state=CommandState.SUCCEEDED)))
+    with caplog.at_level(logging.WARNING):
+        fleet.a.cycle()
+    assert caplog.messages == []
+    assert fleet.a.mailbox.acked == [delivery]
 
 
 def test_messages_of_a_lost_connection_are_forgotten(fleet: Fleet) -> None:
