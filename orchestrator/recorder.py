@@ -21,7 +21,7 @@ from orchestrator.domain.decision import Memory, Outcome, Reached
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment
 from orchestrator.domain.view import View
-from orchestrator.observe.parse import parse_view
+from orchestrator.observe.parse import parse_view, telling
 from orchestrator.store.port import Check, KvPair
 
 # One segment; the ring has two, so that the disk never holds more than twice this (about an hour of a busy fleet).
@@ -178,8 +178,8 @@ class Recorder:
         self._last: tuple[object, ...] | None = None
 
     def write(self, inputs: Inputs, outcome: Outcome) -> None:
-        """Record the cycle, unless it repeats the one before and came to nothing."""
-        same = (inputs.pairs, inputs.checks, inputs.policy)
+        """Record the cycle, unless it shows what the one before showed and came to nothing."""
+        same = (inputs.pairs, telling(inputs.checks), inputs.policy)
         if same == self._last and not outcome.decisions:
             return
         self._last = same

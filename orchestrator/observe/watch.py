@@ -24,6 +24,7 @@ from tenacity import RetryCallState, wait_exponential
 
 from orchestrator.backoff import error_of, retry_until_stopped
 from orchestrator.domain import keys
+from orchestrator.observe.parse import telling
 from orchestrator.store.port import Check, KvPair, Port, Refused, Unknown
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ class Source:
     name: str
     read: Callable[[Port, int, float], tuple[int, Data]]
     swift: bool = True
+    news_in: Callable[[Data], object] = lambda found: found
+    """What of an answer is news when it changes; the rest is kept, but wakes nobody."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,25 @@ class Observed:
     def __post_init__(self) -> None:
         self._unknown = dict.fromkeys(self.sources, "not heard of yet")
 
-    def learn(self, source: str, index: int, found: Data, *, swift: bool = False, anew: bool = False) -> bool:
-        """Take a good answer; True when it is news (other data, or known again).
+    def learn(
+        self,
+        source: str,
+        index: int,
+        found: Data,
+        *,
+        swift: bool = False,
+        anew: bool = False,
+        news_in: Callable[[Data], object] = lambda found: found,
+    ) -> bool:
+        """Take a good answer; True when it is news (other data in what `news_in` returns, or known again).
 
         What is older than what is there by its index is left out, unless it was read `anew` after the index went
         back. A `swift` answer never makes a source known: the other way decides that.
         """
         with self._news:
             newer = source not in self._data or anew or index > self._index.get(source, 0)
-            news = newer and self._data.get(source) != found
+            before = self._data.get(source)
+            news = newer and before != found and (before is None or news_in(before) != news_in(found))
             if newer:
                 self._data[source], self._index[source] = found, index
             if not swift and self._unknown.pop(source, None) is not None:
@@ -232,7 +245,8 @@ class Watch:
                 self._stop.wait(SHORTEST_ROUND_S)
                 continue
             index = max(at, 1)
-            if not self._observed.learn(source.name, at, found, swift=swift, anew=anew and not swift):
+            reread = anew and not swift
+            if not self._observed.learn(source.name, at, found, swift=swift, anew=reread, news_in=source.news_in):
                 self._stop.wait(max(0.0, started + SHORTEST_ROUND_S - time.monotonic()))
             anew = False
 
@@ -261,8 +275,12 @@ def prefix_source(prefix: str, *, swift: bool = True) -> Source:
 
 
 def checks_source() -> Source:
-    """Watch every health check of the catalog."""
-    return Source(CHECKS, lambda port, index, wait_s: port.checks(index=index, wait_s=wait_s))
+    """Watch every health check of the catalog. What a check says while it passes wakes nobody."""
+
+    def news_in(found: Data) -> object:
+        return telling(check for check in found if isinstance(check, Check))
+
+    return Source(CHECKS, lambda port, index, wait_s: port.checks(index=index, wait_s=wait_s), news_in=news_in)
 
 
 def pulse_source(stop: threading.Event, *, every_s: float = PULSE_S) -> Source:
