@@ -8,6 +8,7 @@ key's mere existence matters (paused, maintenance, rotate) it keeps its effect.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
@@ -90,6 +91,17 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
         paused=_paused(by_key, unreadable),
         unreadable=tuple(unreadable),
         strange_triggers=_strange_triggers(by_key, policy),
+    )
+
+
+def telling(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """Return the checks with no more of them than a view shows: the output of an instance's check that does not pass.
+
+    All others print something else at every look (a load, an age, a counter), which is no news.
+    """
+    return tuple(
+        check if check.output == "" or (check.status != PASSING and check.service_id) else replace(check, output="")
+        for check in checks
     )
 
 

@@ -33,6 +33,18 @@ def test_a_loop_that_goes_round_is_alive_and_says_what_it_came_to() -> None:
         liveness.close()
 
 
+def test_a_loop_that_is_alive_says_the_same_at_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    liveness = Liveness(0, 5.0, "guard")
+    try:
+        first = _get(liveness.port)
+        later = time.monotonic() + 1.0
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        assert _get(liveness.port) == first
+    finally:
+        monkeypatch.undo()
+        liveness.close()
+
+
 def test_a_loop_that_is_stuck_shows() -> None:
     liveness = Liveness(0, 60.0, "guard")
     try:
