@@ -68,7 +68,8 @@ DIAGNOSES: dict[str, Row] = {
         "No automatic failover or failback until the hold is over or `orch resume SERVICE` acknowledges it.",
     ),
     "unlocked": Row(
-        "The active instance is not down, but not seen healthy with the role lock of this epoch either.",
+        "The active instance is not down, but not seen healthy with the role lock of this epoch either; so it is for "
+        "about a second after its VM's Consul agent was restarted.",
         "The guard takes the lock by itself within a second.",
         "Nothing is moved or stopped meanwhile: endpoints and standbys stay as they are.",
     ),

@@ -175,9 +175,33 @@ def test_keys_of_services_that_the_policy_does_not_know_are_left_out() -> None:
     ],
 )
 def test_any_critical_check_means_that_the_instance_failed(probe: str, unit: str, state: InstanceState) -> None:
-    view = view_of(instance_check("backend-server", "probe", probe), instance_check("backend-server", "unit", unit))
+    view = view_of(
+        instance_check("backend-server", "probe", probe, "503"),
+        instance_check("backend-server", "unit", unit),
+    )
     assert view.services["backend"].state_on("backend-server") is state
     assert view.services["backend"].state_on("messaging-server") is InstanceState.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("unit", "state", "said"),
+    [
+        ("passing", InstanceState.UNKNOWN, "orch-backend:probe has not been made since the Consul agent started"),
+        (
+            "critical",
+            InstanceState.FAILED,
+            "orch-backend:unit is critical: node-app is failed",
+        ),
+    ],
+)
+def test_a_probe_that_was_not_made_since_its_agent_started_is_no_failure(
+    unit: str, state: InstanceState, said: str
+) -> None:
+    view = view_of(
+        instance_check("backend-server", "probe", "critical", ""),
+        instance_check("backend-server", "unit", unit, "node-app is failed" if unit == "critical" else ""),
+    )
+    assert view.services["backend"].instances["backend-server"] == InstanceView("backend-server", state, said)
 
 
 def test_a_failed_instance_says_what_its_failing_checks_said() -> None:
