@@ -29,9 +29,10 @@ from orchestrator.recorder import Inputs, Recorder
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.election import Election
-from orchestrator.store.port import AgentService, Port, Refused, TxnOutcome, Unknown
+from orchestrator.store.port import Port, Refused, TxnOutcome, Unknown
 from orchestrator.store.records import apply_decision
 from orchestrator.store.retention import trim_finished
+from orchestrator.store.shown_role import ShownRole
 
 log = logging.getLogger(__name__)
 
@@ -192,13 +193,11 @@ def run(settings: LocalSettings, stop: threading.Event) -> None:
     election = Election(port, settings.vm)
     observed = start_watching(make_port, leader_sources(stop), stop)
     publisher.start()
+    loop = Loop(port, observed, election, Controller(port, publisher.publish, recorder.write), liveness)
     try:
-        Loop(settings, port, observed, election, Controller(port, publisher.publish, recorder.write), liveness).run(
-            stop
-        )
+        loop.run(stop)
     finally:
-        with contextlib.suppress(Unknown, Refused):
-            election.resign()
+        loop.step_down()
         publisher.stop()
         liveness.close()
 
@@ -208,7 +207,6 @@ class Loop:
 
     def __init__(
         self,
-        settings: LocalSettings,
         port: Port,
         observed: Observed,
         election: Election,
@@ -220,13 +218,13 @@ class Loop:
         """`wall` and `monotonic` are others in the simulation only."""
         self._wall = wall
         self._monotonic = monotonic
-        self._settings = settings
         self._port = port
         self._observed = observed
         self._election = election
         self._controller = controller
         self._liveness = liveness
         self._quorum = QuorumWatch()
+        self._role = ShownRole(port, monotonic)
         self._seen = 0
         self._wake_at: float | None = None
         self._tended_at: float | None = None
@@ -235,6 +233,12 @@ class Loop:
         """Go round until `stop` is set."""
         while not stop.is_set():
             self.round()
+
+    def step_down(self) -> None:
+        """Free the lead at once for another controller, and show that this one has none."""
+        with contextlib.suppress(Unknown, Refused):
+            self._election.resign()
+        self._role.withdraw()
 
     @property
     def patience_s(self) -> float:
@@ -253,13 +257,22 @@ class Loop:
         self._liveness.beat("it leads" if leads else "it follows")
         if leads != led_before:
             self._changed_role(leads)
+        if not snapshot.known:
+            self._wake_at = None
+            return
+        self._decide(snapshot, is_news=is_news, begins=not led_before)
+        # After what may be a failover.
+        self._role.show(leads=leads)
+
+    def _decide(self, snapshot: Snapshot, *, is_news: bool, begins: bool) -> None:
+        """As the leader decide on what is new or due, and once when the lead `begins`; then tidy up."""
         session = self._election.session
-        if session is None or not snapshot.known:
+        if session is None:
             self._wake_at = None
             return
         now = self._wall()
         is_due = self._wake_at is not None and now >= self._wake_at
-        if is_news or is_due or not led_before:
+        if is_news or is_due or begins:
             observed_at = now - (self._monotonic() - snapshot.changed_at) if is_news else now
             since = self._quorum.since
             self._wake_at = self._controller.cycle(snapshot, session, now, observed_at, since).wake_at
@@ -284,29 +297,16 @@ class Loop:
             return False
 
     def _changed_role(self, leads: bool) -> None:
-        """Begin with an empty memory, which is always safe, and show the role in Consul's UI."""
+        """Begin with an empty memory, which is always safe."""
         self._controller.forget()
         log.info("This controller %s.", "leads now" if leads else "does not lead any more")
-        self._show_role(leads)
-
-    def _show_role(self, leads: bool) -> None:
-        tags = ("leader",) if leads else ("follower",)
-        service = AgentService(
-            id="orch-controller", name="orch-controller", port=self._settings.health_ports.controller, tags=tags
-        )
-        try:
-            if service not in self._port.agent_services():
-                self._port.agent_register(service)
-        except (Unknown, Refused) as problem:
-            log.debug("cannot show the role in Consul: %s", problem)
 
     def _tend(self, snapshot: Snapshot, session: str) -> None:
-        """Trim old records and show the role again, about once a minute."""
+        """Trim old records, about once a minute."""
         now = self._monotonic()
         if self._tended_at is not None and now - self._tended_at < HOUSEKEEPING_S:
             return
         self._tended_at = now
-        self._show_role(True)
         policy = self._controller.learn_policy(snapshot)
         with contextlib.suppress(Unknown, Refused):
             trim_finished(self._port, session, policy.dispatch.keep_history if policy else DEFAULT_KEEP)

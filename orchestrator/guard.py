@@ -152,7 +152,9 @@ class Guard:
         def pulse(port: Port, index: int, _: float) -> tuple[int, Any]:
             if index:
                 time.sleep(PULSE_S)
-            if not port.leader_known():
+            leader_known = port.leader_known()
+            self._rejoin.heard(leader_known=leader_known)
+            if not leader_known:
                 raise Unknown("the local Consul agent knows no leader")
             return 1, True
 

@@ -23,7 +23,7 @@ from orchestrator.domain.decision import Memory, Outcome, Reached
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment
 from orchestrator.domain.view import View
-from orchestrator.observe.parse import parse_view
+from orchestrator.observe.parse import parse_view, telling
 from orchestrator.store.port import Check, KvPair
 from orchestrator.store.records import problem_in
 
@@ -207,8 +207,8 @@ class Recorder:
         self._last: tuple[object, ...] | None = None
 
     def write(self, inputs: Inputs, outcome: Outcome) -> None:
-        """Record the cycle, unless it repeats the one before and came to nothing."""
-        same = (inputs.pairs, inputs.checks, inputs.policy)
+        """Record the cycle, unless it shows what the one before showed and came to nothing."""
+        same = (inputs.pairs, telling(inputs.checks), inputs.policy)
         if same == self._last and not outcome.decisions:
             return
         self._last = same

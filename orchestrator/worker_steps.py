@@ -13,9 +13,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tenacity import wait_fixed
+
+from orchestrator.backoff import pause_s
 from orchestrator.dispatch.consumer import Delivery, Mailbox
 from orchestrator.domain import keys
-from orchestrator.domain.policy import DispatchPolicy
+from orchestrator.domain.policy import DispatchPolicy, Policy
 from orchestrator.domain.records import Assignment, Command, Request
 from orchestrator.domain.view import Kept
 from orchestrator.domain.wire import parse_message
@@ -34,9 +37,10 @@ log = logging.getLogger(__name__)
 
 ALIVE_CHECK = keys.daemon_check_id("worker")
 PARALLEL_PLAYS = 4
-SESSION_RETRY_S = 0.5
-LOST_CLAIM_RETRY_S = 0.3
-AFTER_UNKNOWN_S = 0.3
+# None of them grows: a failover waits for what was refused, lost or not answered, and a try is one call to the agent.
+SESSION_PAUSES = wait_fixed(0.5)
+CLAIM_PAUSES = wait_fixed(0.3)
+UNANSWERED_PAUSES = wait_fixed(0.3)
 # Reading what a message or a new epoch names, then choosing again: the record, its assignment, and once to spare.
 MAX_ROUNDS = 4
 
@@ -79,7 +83,7 @@ class Worker:
         self._wall = wall
         self._desk = Desk(port, plays, wall)
         self._knowledge = Knowledge()
-        self._dispatch = DispatchPolicy()
+        self._policy: Policy | None = None
         self._session: str | None = None
         self._next_session_try = float("-inf")
         self._confirmed_at: float | None = None
@@ -105,7 +109,7 @@ class Worker:
     @property
     def dispatch(self) -> DispatchPolicy:
         """The part of the policy in force that workers go by."""
-        return self._dispatch
+        return self._policy.dispatch if self._policy is not None else DispatchPolicy()
 
     def take_message(self, delivery: Delivery) -> None:
         """Take a message: hold it for its command, make it a request, or send it to the dead-letter queue."""
@@ -116,7 +120,8 @@ class Worker:
             self._mailbox.reject(delivery)
             return
         if message.id is None:
-            self._by_hand.append((hand_request(message, delivery.body, self._wall()), delivery))
+            request = hand_request(message, delivery.body, self._wall(), self._policy)
+            self._by_hand.append((request, delivery))
         else:
             self._held.setdefault(message.id, []).append(delivery)
 
@@ -161,7 +166,7 @@ class Worker:
         if self._session is None and not self._retiring:
             wakes.append(self._next_session_try)
         if not answered:
-            wakes.append(now + AFTER_UNKNOWN_S)
+            wakes.append(now + pause_s(UNANSWERED_PAUSES))
         self._say(choice.sentence)
         return Cycle(choice.sentence, min((wake for wake in wakes if wake is not None), default=None))
 
@@ -169,7 +174,7 @@ class Worker:
         """Take the newest valid policy; the last good one stays while the newest is invalid."""
         found = parse_policy(next((pair for pair in seen.pairs if pair.key == keys.CONFIG), None))
         if isinstance(found, Kept):
-            self._dispatch = found.value.dispatch
+            self._policy = found.value
 
     def _keep_lease(self, seen: Seen, now: float) -> None:
         """Stop everything when it is too long ago that our locks were known to be ours (also after a freeze)."""
@@ -187,7 +192,7 @@ class Worker:
                 log.warning("This worker's session was lost; its plays are stopped.")
                 self._session = None
             if self._session is None and now >= self._next_session_try and not self._retiring:
-                self._next_session_try = now + SESSION_RETRY_S
+                self._next_session_try = now + pause_s(SESSION_PAUSES)
                 self._session = own_session(
                     self._port, worker_session(self._vm), (ALIVE_CHECK,), lock_delay_s=LOCK_DELAY_S
                 )
@@ -237,6 +242,8 @@ class Worker:
                 log.warning(action.sentence)
                 self._desk.stop(action)
             elif isinstance(action, Ack):
+                if action.is_odd:
+                    log.warning(action.sentence)
                 self._ack(action.command_id)
             elif isinstance(action, Claim | Close) and answered:
                 answered = self._write(action, now)
@@ -256,8 +263,8 @@ class Worker:
             pending_since=self._knowledge.pending_since,
             not_before=self._not_before,
             rules=Rules(
-                self._dispatch.pickup_after_s,
-                self._dispatch.max_attempts,
+                self.dispatch.pickup_after_s,
+                self.dispatch.max_attempts,
                 0 if self._retiring else PARALLEL_PLAYS,
             ),
         )
@@ -287,7 +294,7 @@ class Worker:
                 self._after_write(action.command, closed, None, action.sentence, now)
         except (Unknown, Refused) as problem:
             log.warning("It is not known what became of this: %s (%s)", action.sentence, problem)
-            self._not_before[action.command.value.id] = now + LOST_CLAIM_RETRY_S
+            self._not_before[action.command.value.id] = now + pause_s(CLAIM_PAUSES)
             return False
         return True
 
@@ -304,7 +311,7 @@ class Worker:
         )
         self._after_write(claim.command, claimed, self._session, claim.sentence, now)
         if claimed is not None:
-            self._desk.begin(claimed, self._session, self._dispatch.play_timeout_s)
+            self._desk.begin(claimed, self._session, self.dispatch.play_timeout_s)
 
     def _after_write(
         self, before: Kept[Command], changed: Command | None, session: str | None, sentence: str, now: float
@@ -316,7 +323,7 @@ class Worker:
             key = keys.command(command.id)
             self._knowledge.learn_direct(key, written(changed, before.index, session), now)
             return
-        self._not_before[command.id] = now + LOST_CLAIM_RETRY_S
+        self._not_before[command.id] = now + pause_s(CLAIM_PAUSES)
         self._read_directly(keys.command(command.id), now)
         self._read_directly(keys.assignment(command.service), now)
 

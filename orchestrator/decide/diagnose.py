@@ -33,8 +33,8 @@ DIAGNOSES: dict[str, Row] = {
     "unassigned": Row(
         "The service has never been assigned.",
         "It is assigned to its home, or to the first VM of its order that is up, and its activate play runs.",
-        "While automation is paused or no VM of the order is up, it waits. A replicated service is founded at home only, "
-        "and not where its record of whole copies says that it was served before.",
+        "While automation is paused or no VM of the order is up, it waits. A replicated service is founded at home "
+        "only, and not where its record of whole copies says that it was served before.",
     ),
     "assignment_unreadable": Row(
         "The service's assignment in KV was overwritten with something else, or deleted.",
@@ -71,7 +71,8 @@ DIAGNOSES: dict[str, Row] = {
         "No automatic failover or failback until the hold is over or `orch resume SERVICE` acknowledges it.",
     ),
     "unlocked": Row(
-        "The active instance is not down, but not seen healthy with the role lock of this epoch either.",
+        "The active instance is not down, but not seen healthy with the role lock of this epoch either; so it is for "
+        "about a second after its VM's Consul agent was restarted.",
         "The guard takes the lock by itself within a second.",
         "Nothing is moved or stopped meanwhile: endpoints and standbys stay as they are.",
     ),

@@ -19,16 +19,9 @@ from typing import Any
 import pika
 from pika.channel import Channel
 from pika.exceptions import AMQPError
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception_type,
-    stop_when_event_set,
-    wait_exponential,
-    wait_random,
-)
-from tenacity.nap import sleep_using_event
+from tenacity import RetryCallState, wait_exponential, wait_random
 
+from orchestrator.backoff import error_of, retry_until_stopped
 from orchestrator.dispatch.topology import QUEUES
 from orchestrator.settings import AmqpSettings, SettingsError, read_secret
 
@@ -38,8 +31,7 @@ logging.getLogger("pika").setLevel(logging.CRITICAL)
 HEARTBEAT_S = 5
 CONNECT_TIMEOUT_S = 1.0
 HANDSHAKE_TIMEOUT_S = 2.0
-FIRST_RETRY_S = 0.1
-LONGEST_RETRY_S = 2.0
+PAUSES = wait_exponential(multiplier=0.1, max=2.0) + wait_random(0, 0.1)
 STOP_TIMEOUT_S = 2.0
 # A connection that did not live as long counts as one that was never made: a broker that is starting or without
 # majority accepts connections and closes them at once.
@@ -123,14 +115,7 @@ class Link:
     def _keep_connected(self) -> None:
         while not self._stop.is_set():
             # A connection that was up begins the waits anew.
-            Retrying(
-                retry=retry_if_exception_type(LinkLost),
-                wait=wait_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S) + wait_random(0, FIRST_RETRY_S),
-                stop=stop_when_event_set(self._stop),
-                sleep=sleep_using_event(self._stop),
-                before_sleep=self._tell_down,
-                retry_error_callback=lambda state: None,
-            )(self._connect_once)
+            retry_until_stopped(self._connect_once, self._stop, on=LinkLost, wait=PAUSES, failed=self._tell_down)
 
     def _connect_once(self) -> None:
         """Connect to the next host and serve until the connection is gone; LinkLost when it never was up."""
@@ -211,8 +196,7 @@ class Link:
     def _tell_down(self, state: RetryCallState) -> None:
         if not self._told_down and state.attempt_number >= len(self._amqp.hosts):
             self._told_down = True
-            error = state.outcome.exception() if state.outcome else None
-            log.warning("The %s reaches no broker (%s); commands go by KV meanwhile.", self._name, error)
+            log.warning("The %s reaches no broker (%s); commands go by KV meanwhile.", self._name, error_of(state))
 
 
 def _reason(error: Any) -> str:

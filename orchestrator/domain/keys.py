@@ -18,6 +18,7 @@ MAINTENANCE = "orch/maintenance/"
 
 SERF_HEALTH = "serfHealth"
 LOAD_CHECK = "load"
+PROBE_SUFFIX = ":probe"
 
 
 def assignment(service: str) -> str:
@@ -77,7 +78,7 @@ def instance_service_id(service: str) -> str:
 
 def probe_check_id(service: str) -> str:
     """Return the id of the instance's check that the Consul agent runs itself."""
-    return f"orch-{service}:probe"
+    return f"orch-{service}{PROBE_SUFFIX}"
 
 
 def unit_check_id(service: str) -> str:

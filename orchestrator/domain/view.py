@@ -61,6 +61,8 @@ class InstanceState(str, Enum):
     FAILED = "failed"
     ABSENT = "absent"
     """Not registered: a cold standby, or stopped. Not a failure by itself."""
+    UNKNOWN = "unknown"
+    """Its agent has just started and has not asked it yet: neither healthy nor failed, for about a second."""
 
 
 class Load(str, Enum):

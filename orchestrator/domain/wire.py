@@ -2,7 +2,8 @@
 
 They keep the fields of the system that orch replaces (`command_type`, `instance_type`, `failed_instance` or
 `recovered_instance`, `timestamp`), so that a message published by hand still works. A message with an `id` is
-only transport for the command record of that id in KV; one without becomes a request.
+only transport for the command record of that id in KV; one without becomes a request. What nothing here reads
+(`timestamp`, `epoch`, anything unknown) may be whatever its sender made of it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Command, Request, RequestKind
 
 QUEUE = "failover_commands"
 DEAD_LETTER_QUEUE = "failover_commands.dead"
 MAX_BYTES = 64 * 1024
 
-# The old system named some services by their software.
+# The old system named some services by their software, and people name them by their units.
 OLD_SERVICE_NAMES = {"mysql": "database", "rabbitmq": "messaging"}
+_UNITS = {"mariadb": "database", "rabbitmq-server": "messaging", "nginx": "frontend", "node-app": "backend"}
+_BY_THE_LEADER_ONLY = {"initial": "assigns a service for the first time", "standby": "has standbys started"}
 
 
 class Message(BaseModel):
@@ -31,17 +35,18 @@ class Message(BaseModel):
     instance_type: str = Field(min_length=1, max_length=63)
     failed_instance: str | None = Field(default=None, max_length=63)
     recovered_instance: str | None = Field(default=None, max_length=63)
-    timestamp: float = 0.0
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$")
     target: str | None = Field(default=None, max_length=63)
-    epoch: int | None = None
 
     @model_validator(mode="after")
     def _says_which_instance(self) -> Message:
         if self.id is None and self.command_type == "failback" and not self.recovered_instance:
             raise ValueError("a failback message needs recovered_instance")
-        if self.id is None and self.command_type == "standby":
-            raise ValueError("a standby message needs the id of its command: only the leader has standbys started")
+        if self.id is None and self.command_type in _BY_THE_LEADER_ONLY:
+            does = _BY_THE_LEADER_ONLY[self.command_type]
+            raise ValueError(
+                f"a message of type {self.command_type} needs the id of its command: only the leader {does}"
+            )
         return self
 
 
@@ -74,13 +79,24 @@ def parse_message(body: bytes) -> Message:
         raise ValueError(f"not a command message: {where}: {first['msg']}") from None
 
 
-def request_of(message: Message, request_id: str, now: float) -> Request:
+def service_meant(name: str, policy: Policy | None) -> str:
+    """Return the service that `instance_type` means: one of the policy's by its name, else by its unit, else by a name
+    of the old system. A name that means none is returned as it is: the leader refuses it with a sentence.
+    """
+    services = policy.services if policy is not None else {}
+    if name in services:
+        return name
+    unit = name.removesuffix(".service")
+    by_unit = [service for service, each in services.items() if each.unit.removesuffix(".service") == unit]
+    return by_unit[0] if len(by_unit) == 1 else (OLD_SERVICE_NAMES | _UNITS).get(unit, name)
+
+
+def request_of(message: Message, request_id: str, now: float, policy: Policy | None) -> Request:
     """Return the request that a hand-published message (one without an id) stands for.
 
     A failover names the instance that failed; a failback names the one that recovered, which is where the
     service goes. Neither changes the designation, as in the old system.
     """
-    service = OLD_SERVICE_NAMES.get(message.instance_type, message.instance_type)
     kind = {"failback": RequestKind.FAILBACK, "rotation": RequestKind.ROTATION}.get(
         message.command_type, RequestKind.FAILOVER
     )
@@ -88,7 +104,7 @@ def request_of(message: Message, request_id: str, now: float) -> Request:
     return Request(
         id=request_id,
         kind=kind,
-        service=service,
+        service=service_meant(message.instance_type, policy),
         target=target,
         failed_instance=message.failed_instance,
         reason="published by hand on the queue",

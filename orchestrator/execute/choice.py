@@ -99,10 +99,11 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Acknowledge the command's messages: it is over."""
+    """Acknowledge the command's messages: it is over, or (`is_odd`) there is nothing to be found that they announce."""
 
     command_id: str
     sentence: str
+    is_odd: bool = False
 
 
 Action = Ask | Claim | Close | Stop | Ack
@@ -204,9 +205,9 @@ def _acks(situation: Situation) -> Iterator[Ack]:
         seen = situation.commands.get(command_id)
         if seen is None:
             if keys.command(command_id) in situation.asked:
-                yield Ack(command_id, f"The message of {command_id} is dropped: there is no such command.")
+                yield Ack(command_id, f"The message of {command_id} is dropped: there is no such command.", is_odd=True)
         elif isinstance(seen, Unreadable):
-            yield Ack(command_id, f"The message of {command_id} is dropped: its record cannot be read.")
+            yield Ack(command_id, f"The message of {command_id} is dropped: its record cannot be read.", is_odd=True)
         elif seen.value.is_final:
             yield Ack(command_id, f"Command {command_id} is {seen.value.state.value}.")
 

@@ -7,11 +7,21 @@ before concluding anything. Nothing here makes a transition that `COMMAND_TRANSI
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from orchestrator.domain import keys
 from orchestrator.domain.records import COMMAND_TRANSITIONS, Assignment, Command, CommandState
 from orchestrator.domain.view import Kept
-from orchestrator.store.port import CasPut, CheckIndex, LockPut, Port, TxnOutcome, UnlockPut
-from orchestrator.store.records import NoSuchRecord, UnreadableRecord, encoded, read_record, update_record
+from orchestrator.store.port import CasPut, CheckIndex, LockPut, Port, TxnOutcome, Unknown, UnlockPut
+from orchestrator.store.records import (
+    UPDATE_ATTEMPTS,
+    NoSuchRecord,
+    UnreadableRecord,
+    encoded,
+    read_record,
+    retry_lost,
+    update_record,
+)
 
 
 class ForbiddenTransition(Exception):
@@ -85,40 +95,54 @@ def finish_command(
 ) -> Kept[Command] | None:
     """Write the result and free the key. None: it is not ours any more, somebody else decides what becomes of it.
 
-    A LOST write (the record was changed in between, e.g. a cancellation was asked for) is tried on the new record.
+    A LOST write (the record was changed in between, e.g. a cancellation was asked for) is tried on the new record;
+    raises `Unknown` when others changed it again and again.
     """
-    while True:
-        kept = _ours(port, command_id, session)
-        if kept is None:
-            return None
-        done = stepped(
-            kept.value,
+
+    def finish(command: Command) -> Command:
+        return stepped(
+            command,
             state,
             reason=reason,
             rc=rc,
             tail=tail,
             finished=now,
             task="",
-            first_task=kept.value.first_task or first_task,
+            first_task=command.first_task or first_task,
         )
-        if _unlock(port, kept, done, session) is TxnOutcome.WON:
-            return written(done, kept.index)
+
+    return _let_go(port, command_id, session, finish)
 
 
 def release_command(port: Port, command_id: str, session: str) -> Kept[Command] | None:
-    """Leave the command, running, to another worker. None: it was not ours."""
-    while True:
-        kept = _ours(port, command_id, session)
-        if kept is None:
-            return None
-        left = stepped(kept.value, CommandState.RUNNING, worker=None, task="")
-        if _unlock(port, kept, left, session) is TxnOutcome.WON:
-            return written(left, kept.index)
+    """Leave the command, running, to another worker. None: it was not ours. Raises as `finish_command`."""
+    return _let_go(
+        port, command_id, session, lambda command: stepped(command, CommandState.RUNNING, worker=None, task="")
+    )
 
 
 def written(command: Command, after_index: int, session: str | None = None) -> Kept[Command]:
     """Return the record as we wrote it. A transaction does not tell its index; it is higher than the one before."""
     return Kept(command, after_index + 1, session)
+
+
+def _let_go(port: Port, command_id: str, session: str, change: Callable[[Command], Command]) -> Kept[Command] | None:
+    """Write the changed record and free its key; again, on the new record, when another writer was faster."""
+    left: list[Kept[Command]] = []
+
+    def attempt() -> TxnOutcome:
+        kept = _ours(port, command_id, session)
+        if kept is None:
+            return TxnOutcome.WON
+        changed = change(kept.value)
+        outcome = _unlock(port, kept, changed, session)
+        if outcome is TxnOutcome.WON:
+            left.append(written(changed, kept.index))
+        return outcome
+
+    if retry_lost(UPDATE_ATTEMPTS)(attempt) is TxnOutcome.LOST:
+        raise Unknown(f"the command {command_id} was changed by others {UPDATE_ATTEMPTS} times in a row")
+    return left[0] if left else None
 
 
 def _ours(port: Port, command_id: str, session: str) -> Kept[Command] | None:

@@ -10,6 +10,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from tenacity import wait_fixed
+
+from orchestrator.backoff import pause_s
 from orchestrator.domain.records import Command
 from orchestrator.domain.view import Kept
 from orchestrator.execute.choice import Mine, Stop
@@ -21,7 +24,8 @@ from orchestrator.store.port import Port, Refused, Unknown
 
 log = logging.getLogger(__name__)
 
-RETRY_S = 0.5
+# A move waits for the result, which is to be written as soon as Consul answers again: so the pause does not grow.
+PAUSES = wait_fixed(0.5)
 # Exit statuses of a play that was killed from outside, as a shell says them.
 KILLED, TERMINATED = 128 + 9, 128 + 15
 
@@ -145,7 +149,7 @@ class Desk:
         answered = True
         for command_id, each in list(self._in_hand.items()):
             if each.next_write > now or not answered:
-                wakes.append(max(each.next_write, now + RETRY_S / 2))
+                wakes.append(max(each.next_write, now + pause_s(PAUSES) / 2))
                 continue
             try:
                 if each.ended is not None:
@@ -159,7 +163,7 @@ class Desk:
             except (Unknown, Refused) as problem:
                 log.warning("What became of %s could not be written yet: %s", command_id, problem)
                 answered = False
-                each.next_write = now + RETRY_S
+                each.next_write = now + pause_s(PAUSES)
                 wakes.append(each.next_write)
             if each.ended is None and each.progress.task != each.progress.written:
                 wakes.append(max(now + PROGRESS_EVERY_S / 4, each.progress.next_write))

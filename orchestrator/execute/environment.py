@@ -40,6 +40,11 @@ class Places:
         return self.state_dir / "run" / "warm"
 
     @property
+    def rehearsal(self) -> Path:
+        """Folder of the warm server's rehearsal while it lasts."""
+        return self.state_dir / "run" / "rehearsal"
+
+    @property
     def ssh_masters(self) -> Path:
         """Folder of the SSH control sockets. With the socket's 57 characters it must stay below 104."""
         return self.state_dir / "run" / "ssh"

@@ -10,6 +10,7 @@ import hashlib
 import re
 
 from orchestrator.domain import keys
+from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Request
 from orchestrator.domain.wire import Message, request_of
 from orchestrator.store.port import Port
@@ -19,9 +20,12 @@ _PLAIN_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
 REDELIVERY_WINDOW_MS = 3600 * 1000
 
 
-def hand_request(message: Message, body: bytes, now: float) -> Request:
-    """Return the request for a message published by hand; its id ends in a digest of the message."""
-    request = request_of(message, "", now)
+def hand_request(message: Message, body: bytes, now: float, policy: Policy | None) -> Request:
+    """Return the request for a message published by hand; its id ends in a digest of the message.
+
+    `policy`: the one in force, None while it is not known.
+    """
+    request = request_of(message, "", now, policy)
     name = request.service if _PLAIN_NAME.match(request.service) else "unknown"
     return request.with_(id=f"{int(now * 1000):013d}-{name}-{digest_of(body)}")
 

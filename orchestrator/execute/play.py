@@ -199,17 +199,23 @@ class AnsiblePlays:
 
 def prepare_run(places: Places, order: Order, playbook: Path) -> RunnerConfig:
     """Lay out the command's folder and return ansible-runner's configuration for it."""
-    folder = places.artefacts / order.command_id
+    return runner_config(places, places.artefacts / order.command_id, str(order.attempt), order.variables, playbook)
+
+
+def runner_config(
+    places: Places, folder: Path, ident: str, variables: Mapping[str, Any], playbook: Path, *arguments: str
+) -> RunnerConfig:
+    """Lay out the folder and return ansible-runner's configuration for one play in it."""
     (folder / "env").mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
-    write_private(folder / "env" / "extravars", json.dumps(dict(order.variables)))
+    write_private(folder / "env" / "extravars", json.dumps(dict(variables)))
     write_private(folder / "env" / "settings", json.dumps({"pexpect_timeout": _CANCEL_POLL_S}))
     config = RunnerConfig(
         private_data_dir=str(folder),
         project_dir=str(places.ansible_dir),
-        ident=str(order.attempt),
+        ident=ident,
         binary=sys.executable,
-        cmdline=shlex.join(["-I", "-S", playbook_client.__file__, str(playbook)]),
+        cmdline=shlex.join(["-I", "-S", playbook_client.__file__, str(playbook), *arguments]),
         quiet=True,
         # Any other value has ansible-runner set a fact cache of its own; plays gather no facts.
         fact_cache_type="none",

@@ -19,12 +19,15 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from tenacity import RetryCallState, wait_exponential, wait_fixed
+
+from orchestrator.backoff import error_of, pause_s, retry_until_stopped
 from orchestrator.execute.environment import Places, play_environment, ssh_options
 
 log = logging.getLogger(__name__)
 
-FIRST_RETRY_S = 1.0
-LONGEST_RETRY_S = 15.0
+LONGEST_PAUSE_S = 15.0
+PAUSES = wait_exponential(multiplier=1.0, max=LONGEST_PAUSE_S)
 INVENTORY_TIMEOUT_S = 30.0
 LOOK_EVERY_S = 0.5
 _INVENTORY = "import sys; sys.argv[0] = 'ansible-inventory'; from ansible.cli.inventory import main; main(sys.argv)"
@@ -72,7 +75,7 @@ def master_command(host: SshHost, places: Places) -> list[str]:
 class _Master:
     host: SshHost
     process: subprocess.Popen[bytes] | None = None
-    wait_s: float = FIRST_RETRY_S
+    failures: int = 0
     opened_at: float = 0.0
     next_try: float = 0.0
 
@@ -97,7 +100,7 @@ class WarmSsh:
 
     def _run(self) -> None:
         try:
-            self._masters = [_Master(host) for host in self._read_hosts()]
+            self._masters = [_Master(host) for host in self._wait_for_hosts()]
             while not self._stop.wait(LOOK_EVERY_S):
                 for master in self._masters:
                     self._tend(master, time.monotonic())
@@ -111,12 +114,12 @@ class WarmSsh:
     def _tend(self, master: _Master, now: float) -> None:
         if master.process is not None:
             if master.process.poll() is None:
-                if now - master.opened_at > LONGEST_RETRY_S:
-                    master.wait_s = FIRST_RETRY_S
+                if now - master.opened_at > LONGEST_PAUSE_S:
+                    master.failures = 0
                 return
             master.process = None
-            master.next_try = now + master.wait_s
-            master.wait_s = min(LONGEST_RETRY_S, master.wait_s * 2)
+            master.failures += 1
+            master.next_try = now + pause_s(PAUSES, master.failures)
         if now >= master.next_try:
             master.opened_at = now
             master.process = subprocess.Popen(
@@ -127,23 +130,26 @@ class WarmSsh:
                 env=play_environment(self._places, os.environ),
             )
 
+    def _wait_for_hosts(self) -> tuple[SshHost, ...]:
+        troubles = (OSError, ValueError, subprocess.SubprocessError)
+        wait = wait_fixed(LONGEST_PAUSE_S)
+        return retry_until_stopped(self._read_hosts, self._stop, on=troubles, wait=wait, failed=_tell_trouble) or ()
+
     def _read_hosts(self) -> tuple[SshHost, ...]:
         """Ask Ansible itself, so that its precedence of variables counts."""
-        while not self._stop.is_set():
-            try:
-                answer = subprocess.run(
-                    [sys.executable, "-I", "-c", _INVENTORY, "--list"],
-                    cwd=self._places.ansible_dir,
-                    env=play_environment(self._places, os.environ),
-                    capture_output=True,
-                    timeout=INVENTORY_TIMEOUT_S,
-                    check=True,
-                )
-                return hosts_in(json.loads(answer.stdout), configured_user(self._places))
-            except (OSError, ValueError, subprocess.SubprocessError) as error:
-                log.warning("The inventory cannot be read, so no SSH connection is opened ahead: %s", error)
-                self._stop.wait(LONGEST_RETRY_S)
-        return ()
+        answer = subprocess.run(
+            [sys.executable, "-I", "-c", _INVENTORY, "--list"],
+            cwd=self._places.ansible_dir,
+            env=play_environment(self._places, os.environ),
+            capture_output=True,
+            timeout=INVENTORY_TIMEOUT_S,
+            check=True,
+        )
+        return hosts_in(json.loads(answer.stdout), configured_user(self._places))
+
+
+def _tell_trouble(state: RetryCallState) -> None:
+    log.warning("The inventory cannot be read, so no SSH connection is opened ahead: %s", error_of(state))
 
 
 def configured_user(places: Places) -> str | None:

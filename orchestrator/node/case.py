@@ -121,7 +121,7 @@ class Case:
     @property
     def address_is_safe(self) -> bool:
         """Nobody else may hold it: the lock is ours, or it is free and only we may take it (and are about to)."""
-        return self.lock_mine or (self.lock_free and self.active_here and self.healthy)
+        return self.lock_mine or (self.lock_free and self.active_here and (self.healthy or self.unproven))
 
     @property
     def answers(self) -> bool:
@@ -189,6 +189,17 @@ class Case:
     def healthy(self) -> bool:
         registration = self.at.registration
         return self.at.unit.state is UnitState.ACTIVE and registration is not None and registration.is_healthy
+
+    @property
+    def unproven(self) -> bool:
+        """The agent has just started: it has ended our session, and lets us have another when it has asked."""
+        registration = self.at.registration
+        return self.at.unit.state is UnitState.ACTIVE and registration is not None and registration.is_unproven
+
+    @property
+    def fails_probe(self) -> bool:
+        registration = self.at.registration
+        return registration is not None and registration.probe_status == CRITICAL and not registration.probe_unasked
 
     @property
     def lock_moves(self) -> bool:

@@ -90,7 +90,7 @@ def _unit_check(case: Case) -> Found:
     if case.data_fault is not None:
         if status != CRITICAL:
             yield do.PushUnit(case.at.service, f"{case.data_fault}.", CRITICAL, case.describe)
-    elif state is UnitState.ACTIVE and status != PASSING and case.answers:
+    elif state is UnitState.ACTIVE and status != PASSING and case.answers and not case.fails_probe:
         yield do.PushUnit(case.at.service, f"{name} runs and answers.", PASSING, case.describe)
     elif state in SETTLING and case.since.settling is not None and status != CRITICAL:
         limit = case.since.settling + RESTART_LIMIT_S
@@ -99,6 +99,11 @@ def _unit_check(case: Case) -> Found:
         else:
             reason = f"systemd has not brought {name} back within {RESTART_LIMIT_S:g} s."
             yield do.PushUnit(case.at.service, reason, CRITICAL, case.describe)
+    elif state is UnitState.ACTIVE and status != CRITICAL and case.fails_probe:
+        # The probe alone may not show: after a start of the agent it was critical before it was made, and another
+        # output of a check whose status stays is sent within minutes.
+        said = f"{case.describe}, but does not answer: {registration.probe_output}"
+        yield do.PushUnit(case.at.service, f"{name} runs and does not answer.", CRITICAL, said)
     elif (state is UnitState.FAILED or (state in DOWN and case.ought_to_run)) and status != CRITICAL:
         yield do.PushUnit(case.at.service, f"{case.describe}.", CRITICAL, case.describe)
 

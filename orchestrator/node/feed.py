@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from tenacity import RetryCallState
+
+from orchestrator.backoff import error_of, pauses, retry_until_stopped
 from orchestrator.store.port import Port, Refused, Unknown
 
 T = TypeVar("T")
 
-_RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0)
+_PAUSES = pauses(0.05, 0.1, 0.2, 0.5, 1.0)
 
 Read = Callable[[Port, int, float], tuple[int, T]]
 """(port, index, wait_s) -> (index, what was read)."""
@@ -80,17 +83,23 @@ class Feed(Generic[T]):
 
     def _run(self) -> None:
         port: Any = self._open_port()
-        index, failures = 0, 0
+        index = 0
+
+        def read() -> tuple[int, T]:
+            return self._read(port, index, self._wait_s)
+
+        def failed(state: RetryCallState) -> None:
+            nonlocal index
+            index = 0
+            error = error_of(state)
+            self._tell(Reading(self._name, problem=str(error) or type(error).__name__))
+
         while not self._stopped.is_set():
-            try:
-                new, value = self._read(port, index, self._wait_s)
-            except (Unknown, Refused) as error:
-                self._tell(Reading(self._name, problem=str(error) or type(error).__name__))
-                self._stopped.wait(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
-                index, failures = 0, failures + 1
-                continue
-            self._tell(Reading(self._name, new, value, restarted=new < index))
-            index, failures = (0 if new < index else max(new, 1)), 0
+            answer = retry_until_stopped(read, self._stopped, on=(Unknown, Refused), wait=_PAUSES, failed=failed)
+            if answer is not None:
+                new, value = answer
+                self._tell(Reading(self._name, new, value, restarted=new < index))
+                index = 0 if new < index else max(new, 1)
 
     def _tell(self, reading: Reading[T]) -> None:
         if not self._stopped.is_set():

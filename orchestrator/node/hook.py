@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import subprocess
 import threading
-from contextlib import suppress
+from functools import partial
 
+from tenacity import RetryCallState
+
+from orchestrator.backoff import error_of, pauses, retry_until_stopped
 from orchestrator.node.duties import Forwarding
 from orchestrator.node.situation import AddressState
 
@@ -21,6 +23,10 @@ _RUN_TIMEOUT_S = 60.0
 _NOTHING = "nothing"
 
 log = logging.getLogger(__name__)
+
+
+class _Failed(Exception):
+    """The command did not do it; the message says why."""
 
 
 class Hook:
@@ -36,10 +42,11 @@ class Hook:
         """`retry_s`: the pauses after one failure, two, …; the last one goes on."""
         self._command = command
         self._environment = environment
-        self._retry_s = retry_s
+        self._pauses = pauses(*retry_s)
         self._state = AddressState.NONE
         self._trouble = ""
-        self._asked: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._asked = _NOTHING
+        self._is_asked = threading.Event()
         threading.Thread(target=self._run_in_order, name="front-door hook", daemon=True).start()
 
     def state(self) -> AddressState:
@@ -71,33 +78,38 @@ class Hook:
 
     def _ask(self, action: str, state: AddressState) -> None:
         self._state = state
-        self._asked.put(action)
+        self._asked = action
+        self._is_asked.set()
 
     def _run_in_order(self) -> None:
-        action, pause_s, tries = _NOTHING, None, 0
         while True:
-            with suppress(queue.Empty):  # nothing newer: try again
-                action, tries = self._newest(pause_s), 0
-            problem = "" if action == _NOTHING else self._run(action)
-            pause_s = None
-            if problem:
-                tries += 1
-                pause_s = self._retry_s[min(tries, len(self._retry_s)) - 1]
-                problem = f"the front door's command has failed {tries} times on {action} ({problem})"
-                log.error("%s: tried again in %g s", problem, pause_s)
-            elif self._trouble:
-                log.info("the front door's command is well again")
-            self._trouble = problem
+            self._is_asked.wait()
+            self._is_asked.clear()
+            action = self._asked
+            # Whatever is asked for meanwhile ends the repetition, so an overtaken take is never repeated.
+            retry_until_stopped(
+                partial(self._carry_out, action),
+                self._is_asked,
+                on=_Failed,
+                wait=self._pauses,
+                failed=partial(self._note_failure, action),
+            )
 
-    def _newest(self, wait_s: float | None) -> str:
-        """Return what was asked for last; raises queue.Empty when nothing was within that time."""
-        action = self._asked.get(timeout=wait_s)
-        while not self._asked.empty():
-            action = self._asked.get_nowait()
-        return action
+    def _carry_out(self, action: str) -> None:
+        """Run the command for the action once; raises `_Failed`."""
+        if action != _NOTHING:
+            self._run(action)
+        if self._trouble:
+            self._trouble = ""
+            log.info("the front door's command is well again")
 
-    def _run(self, action: str) -> str:
-        """Run it once; return what went wrong, empty when nothing did."""
+    def _note_failure(self, action: str, state: RetryCallState) -> None:
+        tries = state.attempt_number
+        self._trouble = f"the front door's command has failed {tries} times on {action} ({error_of(state)})"
+        log.error("%s: tried again in %g s", self._trouble, state.upcoming_sleep)
+
+    def _run(self, action: str) -> None:
+        """Run it once; raises `_Failed`, which says what went wrong."""
         try:
             done = subprocess.run(
                 [*self._command, action],
@@ -108,6 +120,7 @@ class Hook:
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
-        return f"exit status {done.returncode}: {said or 'it said nothing'}" if done.returncode else ""
+            raise _Failed(str(error)) from error
+        if done.returncode:
+            said = " ".join((done.stderr or done.stdout).split())[-300:]
+            raise _Failed(f"exit status {done.returncode}: {said or 'it said nothing'}")

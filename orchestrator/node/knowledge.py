@@ -31,7 +31,7 @@ from orchestrator.node.situation import (
     UnitState,
     UnitStatus,
 )
-from orchestrator.store.port import AgentCheck, AgentService, KvPair, Session
+from orchestrator.store.port import AgentCheck, AgentService, KvPair, Session, is_unasked
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ def registrations(services: Iterable[AgentService], checks: Iterable[AgentCheck]
             unit_status=unit.status if unit else "",
             unit_output=unit.output if unit else "",
             probe_status=probe.status if probe else "",
+            probe_output=probe.output if probe else "",
+            probe_unasked=probe is not None and is_unasked(probe),
         )
     return found
 

@@ -2,8 +2,9 @@
 
 Serf tries a member that it holds for failed only every 30 s; until one is heard of, the VM's server is in no quorum,
 its instances are in no catalog and its services cannot come home. So while the local agent knows no leader, it is told
-to join the other VMs, one after the other, until one answers. In: the other VMs' addresses. Out: `agent_join`. Harmless
-at any time: it changes no record, and an agent that is in the cluster learns nothing new.
+to join the other VMs, one after the other, until one answers. In: the other VMs' addresses, and what the guard's pulse
+hears. Out: `agent_join`. Harmless at any time: it changes no record, and an agent that is in the cluster learns nothing
+new.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Rejoin:
         self._others = others
         self._looks_without_leader = 0
         self._stopped = threading.Event()
+        self._is_needed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rejoin", daemon=True)
 
     def start(self) -> None:
@@ -50,6 +52,14 @@ class Rejoin:
     def stop(self) -> None:
         """Join nobody any more."""
         self._stopped.set()
+        self._is_needed.set()
+
+    def heard(self, *, leader_known: bool) -> None:
+        """Take what the agent has just answered the guard: this looks for itself only while it knows no leader."""
+        if leader_known:
+            self._is_needed.clear()
+        else:
+            self._is_needed.set()
 
     def look(self, port: Port) -> str | None:
         """Look once; return whom the agent has joined, if it had to."""
@@ -63,7 +73,12 @@ class Rejoin:
 
     def _run(self) -> None:
         port = self._open_port()
-        while not self._stopped.wait(LOOK_EVERY_S):
+        while not self._stopped.is_set():
+            if not self._is_needed.is_set():
+                self._looks_without_leader = 0
+                self._is_needed.wait()
+                continue
             joined = self.look(port)
             if joined is not None:
                 log.info("the Consul agent knew no leader and was told to join %s, which answers", joined)
+            self._stopped.wait(LOOK_EVERY_S)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from orchestrator.backoff import pause_s, pauses
 from orchestrator.domain import keys
 from orchestrator.node import duties as do
 from orchestrator.node.address import Door
@@ -33,12 +34,14 @@ CONTEST_EVERY_S = 0.5
 """While Consul cannot say who may hold an address that is up here, the network is asked this often."""
 LEADER_EVERY_S = 0.5
 # A check that was just registered is in the catalog some 10 ms later; until then a session on it is refused.
-_SESSION_RETRY_S = 0.02
 _SESSION_FAST_TRIES = 50
+_SESSION_PAUSES = pauses(*[0.02] * _SESSION_FAST_TRIES, 2.0)
 # By then the agent has handed a new check in. If it has not, it takes the catalog for complete although its VM was
 # struck off meanwhile (a dead server is), and would notice only with its next full comparison, up to a minute later.
 _UNSYNCED_AFTER_TRIES = 40
-_RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+_PAUSES = pauses(0.1, 0.2, 0.5, 1.0, 2.0)
+# What a duty that only asks for something (a stop, a reload) has brought about shows by then, or is asked for again.
+_EFFECT_WITHIN_S = 2.0
 
 
 @dataclass(slots=True)
@@ -145,7 +148,7 @@ class Rounds:
             return not isinstance(error, Refused)
         if isinstance(duty, (do.StopUnit, do.CloseConnections)):
             # Its effect comes later; until then there is nothing to repeat.
-            self._troubles[key] = _Trouble(0, self._clock() + _RETRY_S[-1])
+            self._troubles[key] = _Trouble(0, self._clock() + _EFFECT_WITHIN_S)
         else:
             self._troubles.pop(key, None)
         if isinstance(duty, do.Deregister):
@@ -163,8 +166,8 @@ class Rounds:
     ) -> None:
         tries = self._troubles[key].tries + 1 if key in self._troubles else 1
         fast = isinstance(duty, do.CreateSession) and tries <= _SESSION_FAST_TRIES
-        pause_s = _SESSION_RETRY_S if fast else _RETRY_S[min(tries, len(_RETRY_S)) - 1]
-        self._troubles[key] = _Trouble(tries, self._clock() + pause_s)
+        wait = _SESSION_PAUSES if isinstance(duty, do.CreateSession) else _PAUSES
+        self._troubles[key] = _Trouble(tries, self._clock() + pause_s(wait, tries))
         if isinstance(duty, do.CreateSession) and self._clock() >= self._agent_read_at + AGENT_OFTEN_S:
             self.read_agent_soon()  # perhaps the probe failed meanwhile: then there is nothing to try
         lost = tries % _SESSION_FAST_TRIES == _UNSYNCED_AFTER_TRIES and "Missing check" in str(error)

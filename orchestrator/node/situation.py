@@ -81,6 +81,9 @@ class Registration:
     unit_status: str = ""
     unit_output: str = ""
     probe_status: str = ""
+    probe_output: str = ""
+    probe_unasked: bool = False
+    """The agent has started and has not asked yet: its probe is critical, which means nothing for a second."""
 
     @property
     def is_whole(self) -> bool:
@@ -91,6 +94,11 @@ class Registration:
     def is_healthy(self) -> bool:
         """Say whether no check is critical (a session can be bound to them)."""
         return self.is_whole and CRITICAL not in (self.unit_status, self.probe_status)
+
+    @property
+    def is_unproven(self) -> bool:
+        """Say whether nothing but the probe that has not been made yet keeps it from being healthy."""
+        return self.is_whole and self.unit_status != CRITICAL and self.probe_unasked
 
 
 class AddressState(str, Enum):

@@ -29,14 +29,16 @@ from jeepney import (
 )
 from jeepney.io.blocking import DBusConnection, open_dbus_connection
 from jeepney.wrappers import unwrap_msg
+from tenacity import RetryCallState, wait_fixed
 
+from orchestrator.backoff import error_of, retry_until_stopped
 from orchestrator.node.situation import UnitState, UnitStatus
 
 _BUS = "org.freedesktop.systemd1"
 _MANAGER = DBusAddress("/org/freedesktop/systemd1", bus_name=_BUS, interface=f"{_BUS}.Manager")
 _REPLY_TIMEOUT_S = 5.0
 _STOP_TIMEOUT_S = 5.0
-_RECONNECT_S = 0.5
+_RECONNECT = wait_fixed(0.5)
 # A net under the signals: systemd could be re-executed while we were not looking.
 _READ_ANYWAY_S = 30.0
 _ASK_AGAIN_S = 0.5
@@ -224,16 +226,18 @@ class UnitWatch:
         self._thread.join(_STOP_TIMEOUT_S)
 
     def _run(self) -> None:
-        while not self._stopped.is_set():
-            try:
-                with _bus() as bus:
-                    self._bus = bus
-                    self._follow(bus)
-            except SystemdAway as error:
-                if not self._stopped.is_set():
-                    for unit in self._units:
-                        self._tell(unit, UnitStatus(UnitState.UNKNOWN, str(error)))
-                    self._stopped.wait(_RECONNECT_S)
+        retry_until_stopped(
+            self._connect_and_follow, self._stopped, on=SystemdAway, wait=_RECONNECT, failed=self._tell_away
+        )
+
+    def _connect_and_follow(self) -> None:
+        with _bus() as bus:
+            self._bus = bus
+            self._follow(bus)
+
+    def _tell_away(self, state: RetryCallState) -> None:
+        for unit in self._units:
+            self._tell(unit, UnitStatus(UnitState.UNKNOWN, str(error_of(state))))
 
     def _follow(self, bus: _Conversation) -> None:
         paths = self._subscribe(bus)

@@ -8,6 +8,7 @@ key's mere existence matters (paused, maintenance, rotate) it keeps its effect.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import TypeVar
@@ -40,7 +41,7 @@ from orchestrator.domain.view import (
     View,
     VmView,
 )
-from orchestrator.store.port import Check, KvPair
+from orchestrator.store.port import Check, KvPair, is_unasked
 from orchestrator.store.records import problem_in
 
 R = TypeVar("R", bound=Record)
@@ -91,6 +92,17 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
         paused=_paused(by_key, unreadable),
         unreadable=tuple(unreadable),
         strange_triggers=_strange_triggers(by_key, policy),
+    )
+
+
+def telling(checks: Iterable[Check]) -> tuple[Check, ...]:
+    """Return the checks with no more of them than a view shows: the output of an instance's check that does not pass.
+
+    All others print something else at every look (a load, an age, a counter), which is no news.
+    """
+    return tuple(
+        check if check.output == "" or (check.status != PASSING and check.service_id) else replace(check, output="")
+        for check in checks
     )
 
 
@@ -183,13 +195,18 @@ def _lock_view(pair: KvPair | None, unreadable: list[Unreadable]) -> LockView | 
 
 def _instance(vm: str, checks: Sequence[Check]) -> InstanceView:
     """Say what the checks of a registered instance (at least one) mean together."""
-    failing = [check for check in checks if check.status == CRITICAL]
+    unasked = [check for check in checks if is_unasked(check)]
+    failing = [check for check in checks if check.status == CRITICAL and check not in unasked]
     telling = failing or [check for check in checks if check.status != PASSING]
     output = "; ".join(_one_line(check) for check in telling)[:MAX_OUTPUT]
-    return InstanceView(vm, InstanceState.FAILED if failing else InstanceState.HEALTHY, output)
+    if failing:
+        return InstanceView(vm, InstanceState.FAILED, output)
+    return InstanceView(vm, InstanceState.UNKNOWN if unasked else InstanceState.HEALTHY, output)
 
 
 def _one_line(check: Check) -> str:
+    if is_unasked(check):
+        return f"{check.check_id} has not been made since the Consul agent started"
     said = " ".join(check.output.split())
     return f"{check.check_id} is {check.status}: {said}" if said else f"{check.check_id} is {check.status}"
 

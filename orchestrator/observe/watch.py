@@ -20,17 +20,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_when_event_set, wait_exponential
-from tenacity.nap import sleep_using_event
+from tenacity import RetryCallState, wait_exponential
 
+from orchestrator.backoff import error_of, retry_until_stopped
 from orchestrator.domain import keys
+from orchestrator.observe.parse import telling
 from orchestrator.store.port import Check, KvPair, Port, Refused, Unknown
 
 log = logging.getLogger(__name__)
 
 WAIT_S = 60.0
-FIRST_RETRY_S = 0.1
-LONGEST_RETRY_S = 2.0
+LONGEST_PAUSE_S = 2.0
+PAUSES = wait_exponential(multiplier=0.1, max=LONGEST_PAUSE_S)
 # Faster answers without news are an agent that does not block (index 0, or a key's siblings changing all the time).
 SHORTEST_ROUND_S = 0.02
 PULSE_S = 1.0
@@ -54,6 +55,8 @@ class Source:
     name: str
     read: Callable[[Port, int, float], tuple[int, Data]]
     swift: bool = True
+    news_in: Callable[[Data], object] = lambda found: found
+    """What of an answer is news when it changes; the rest is kept, but wakes nobody."""
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,25 @@ class Observed:
     def __post_init__(self) -> None:
         self._unknown = dict.fromkeys(self.sources, "not heard of yet")
 
-    def learn(self, source: str, index: int, found: Data, *, swift: bool = False, anew: bool = False) -> bool:
-        """Take a good answer; True when it is news (other data, or known again).
+    def learn(
+        self,
+        source: str,
+        index: int,
+        found: Data,
+        *,
+        swift: bool = False,
+        anew: bool = False,
+        news_in: Callable[[Data], object] = lambda found: found,
+    ) -> bool:
+        """Take a good answer; True when it is news (other data in what `news_in` returns, or known again).
 
         What is older than what is there by its index is left out, unless it was read `anew` after the index went
         back. A `swift` answer never makes a source known: the other way decides that.
         """
         with self._news:
             newer = source not in self._data or anew or index > self._index.get(source, 0)
-            news = newer and self._data.get(source) != found
+            before = self._data.get(source)
+            news = newer and before != found and (before is None or news_in(before) != news_in(found))
             if newer:
                 self._data[source], self._index[source] = found, index
             if not swift and self._unknown.pop(source, None) is not None:
@@ -215,48 +228,45 @@ class Watch:
                 log.exception("the watcher of %s died of a bug and starts again", source.name)
                 if not swift:
                     self._observed.lose(source.name, f"its watcher died: {type(bug).__name__}: {bug}")
-                self._stop.wait(LONGEST_RETRY_S)
+                self._stop.wait(LONGEST_PAUSE_S)
 
     def _watch(self, source: Source, swift: bool) -> None:
         port = self._make_port(not swift)
         index, anew = 0, False
         while not self._stop.is_set():
             started = time.monotonic()
-            at, found = self._answer(source, port, index, swift)
-            if self._stop.is_set():
+            answer = self._answer(source, port, index, swift)
+            if answer is None or self._stop.is_set():
                 return
+            at, found = answer
             if at < index:
                 # A deletion's trace was collected, or Consul was restored: only reading anew says what holds now.
                 index, anew = 0, True
                 self._stop.wait(SHORTEST_ROUND_S)
                 continue
             index = max(at, 1)
-            if not self._observed.learn(source.name, at, found, swift=swift, anew=anew and not swift):
+            reread = anew and not swift
+            if not self._observed.learn(source.name, at, found, swift=swift, anew=reread, news_in=source.news_in):
                 self._stop.wait(max(0.0, started + SHORTEST_ROUND_S - time.monotonic()))
             anew = False
 
-    def _answer(self, source: Source, port: Port, index: int, swift: bool) -> tuple[int, Data]:
-        """Ask until there is an answer or a stop; after a failure from index 0, so that it answers at once."""
+    def _answer(self, source: Source, port: Port, index: int, swift: bool) -> tuple[int, Data] | None:
+        """Ask until there is an answer or a stop (None); after a failure from index 0, so that it answers at once."""
         ask_from = index
 
         def lost(state: RetryCallState) -> None:
             nonlocal ask_from
             ask_from = 0
-            error = state.outcome.exception() if state.outcome else None
+            error = error_of(state)
             if state.attempt_number == 1:
                 log.log(logging.DEBUG if swift else logging.WARNING, "cannot watch %s: %s", source.name, error)
             if not swift:
                 self._observed.lose(source.name, str(error))
 
-        retries = Retrying(
-            retry=retry_if_exception_type((Unknown, Refused)),
-            wait=wait_exponential(multiplier=FIRST_RETRY_S, max=LONGEST_RETRY_S),
-            stop=stop_when_event_set(self._stop),
-            sleep=sleep_using_event(self._stop),
-            before_sleep=lost,
-            retry_error_callback=lambda state: (0, ()),
-        )
-        return retries(lambda: source.read(port, ask_from, self._wait_s))
+        def ask() -> tuple[int, Data]:
+            return source.read(port, ask_from, self._wait_s)
+
+        return retry_until_stopped(ask, self._stop, on=(Unknown, Refused), wait=PAUSES, failed=lost)
 
 
 def prefix_source(prefix: str, *, swift: bool = True) -> Source:
@@ -265,8 +275,12 @@ def prefix_source(prefix: str, *, swift: bool = True) -> Source:
 
 
 def checks_source() -> Source:
-    """Watch every health check of the catalog."""
-    return Source(CHECKS, lambda port, index, wait_s: port.checks(index=index, wait_s=wait_s))
+    """Watch every health check of the catalog. What a check says while it passes wakes nobody."""
+
+    def news_in(found: Data) -> object:
+        return telling(check for check in found if isinstance(check, Check))
+
+    return Source(CHECKS, lambda port, index, wait_s: port.checks(index=index, wait_s=wait_s), news_in=news_in)
 
 
 def pulse_source(stop: threading.Event, *, every_s: float = PULSE_S) -> Source:

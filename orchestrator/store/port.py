@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from orchestrator.domain import keys
+
 
 class Unknown(Exception):
     """Consul could not be asked, or did not say (no leader, time-out, connection refused, HTTP 5xx)."""
@@ -164,6 +166,15 @@ class AgentCheck:
     status: str
     service_id: str
     output: str = ""
+
+
+def is_unasked(check: Check | AgentCheck) -> bool:
+    """Say whether this is an instance's probe that has not been made since its agent started.
+
+    An agent that restarts keeps what was pushed, and takes each check that it runs itself for critical until it has
+    run it, within the check's interval. Such a one says nothing; a probe that failed always says what it met.
+    """
+    return check.check_id.endswith(keys.PROBE_SUFFIX) and check.status == "critical" and not check.output
 
 
 class Port(Protocol):

@@ -193,6 +193,26 @@ def test_the_rehearsal_leaves_packed_modules_and_runs_nothing(warm_stage: Stage)
     packed = list((warm_stage.ground.places.state_dir / "ansible" / "tmp").rglob("ansiballz_cache/*command*"))
     assert packed
     assert warm_stage.ground.lines == []
+    assert not warm_stage.ground.places.rehearsal.exists()
+
+
+def test_a_rehearsal_removes_what_a_killed_one_has_left(stage: Stage) -> None:
+    left = stage.ground.places.rehearsal / "artifacts" / "1" / "job_events" / "7-partial.json"
+    left.parent.mkdir(parents=True)
+    left.write_text("{}")
+    stage.warm.ensure_running()
+    assert stage.warm.wait_ready(WAIT_S)
+    stage.warm.wait_rehearsed(WAIT_S)
+    assert stage.ground.starts == ["warm"]
+    assert not stage.ground.places.rehearsal.exists()
+
+
+def test_each_play_leaves_only_so_many_artefacts_behind(warm_stage: Stage) -> None:
+    warm_stage.plays.keep_artefacts = 2
+    for number in range(4):
+        assert warm_stage.run("quick.yml", command_id=f"c{number}")[1].rc == 0
+    folder = warm_stage.ground.places.artefacts
+    wait_for(lambda: sorted(path.name for path in folder.iterdir()) == ["c2", "c3"], "the two newest are left")
 
 
 def test_only_so_many_artefacts_are_kept_and_never_a_running_one_deleted(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from tests.integration.consul_agent import ConsulAgent, find_consul
 from tests.integration.playground import Playground, processes_with
 from tests.integration.ports import free_port
 from tests.integration.rabbitmq_broker import RabbitBroker, end_group
+from tests.simulation.world import policy_document
 
 WAIT_S = 60.0
 # What has to come while a play runs comes long before this one is over.
@@ -117,6 +118,9 @@ class WorkerProcess:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(WAIT_S)
+
+    def artefacts(self) -> list[str]:
+        return sorted(path.name for path in Path(self.settings.state_dir, "artefacts").iterdir())
 
     def close(self) -> None:
         for process in (self.process, self.agent):
@@ -322,6 +326,20 @@ def test_a_worker_that_is_stopped_lets_a_short_play_finish(fleet: Fleet) -> None
     done = fleet.command(command_id)
     assert (done.state, done.attempt) == (CommandState.SUCCEEDED, 1)
     assert fleet.ground.lines == ["begin", "end"]
+
+
+def test_a_worker_keeps_as_many_artefacts_as_the_policy_says(fleet: Fleet) -> None:
+    document = policy_document("cold", 5.0, 86400.0)
+    document["dispatch"]["keep_artefacts"] = 2
+    fleet.port.kv_put(keys.CONFIG, json.dumps(document).encode())
+    commands = [fleet.until_over(fleet.begin("quick.yml")) for _ in range(5)]
+    for worker in fleet.workers:
+        taken = [command.id for command in commands if command.worker == worker.vm]
+        # A worker looks at the end of each of its plays.
+        if taken:
+            wait_for(lambda worker=worker: len(worker.artefacts()) <= 2, f"{worker.vm} keeps two at most")
+            assert worker.artefacts()[-1] == taken[-1]
+    fleet.port.kv_delete(keys.CONFIG)
 
 
 def test_a_message_published_by_hand_becomes_a_request(fleet: Fleet) -> None:

@@ -7,14 +7,16 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.machines.lab import Lab
+from deploy.machines.places import LabError
 from deploy.trials.books import Writers, Writing
 from deploy.trials.client import Traffic
 from deploy.trials.outage import is_served_again
-from deploy.trials.trial import fleet_status, settle, wait_until, witness_of
+from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, fleet_status, settle, wait_until, witness_of
 
 HOME = {
     "backend": "backend-server",
@@ -29,9 +31,35 @@ SECOND = {
     "messaging": "frontend-server",
 }
 UNIT = {"backend": "node-app", "frontend": "nginx", "database": "mariadb", "messaging": "rabbitmq-server"}
+CONTROLLERS = ("messaging-server", "frontend-server")
+BROKERS = ("messaging-server", "frontend-server", "database-server")
+VIP = "10.0.0.100"
+URL = {"backend": BACKEND_URL, "frontend": FRONTEND_URL}
 # How quick it is, is the bench's business.
 MOVED_WITHIN_S = 90.0
 HOME_WITHIN_S = 180.0
+
+# A message of the system that orch replaces, without `failed_instance`.
+BY_HAND = {"command_type": "failover", "instance_type": "backend", "timestamp": 1.0}
+# Publishes what it reads, by hand, and ends when a broker has confirmed.
+PUBLISH = """
+import json, sys
+from orchestrator.settings import load_settings, read_secret
+import pika
+given = load_settings().amqp
+credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
+for host in given.hosts:
+    try:
+        link = pika.BlockingConnection(pika.ConnectionParameters(host, given.port, given.vhost, credentials))
+        break
+    except pika.exceptions.AMQPConnectionError:
+        continue
+channel = link.channel()
+channel.confirm_delivery()
+body, kept = sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2)
+channel.basic_publish("", "failover_commands", body, kept, mandatory=True)
+link.close()
+"""
 
 
 def orch(lab: Lab, *words: str, vm: str | None = None, check: bool = True) -> Any:
@@ -49,21 +77,72 @@ def service(lab: Lab, name: str, vm: str | None = None) -> dict[str, Any]:
     return dict(fleet_status(lab, vm).get("services", {}).get(name, {}))
 
 
-def is_served_by(lab: Lab, name: str, vm: str) -> bool:
-    """Say whether the VM is active, holds the role lock and is what traffic is pointed at.
+@dataclass(frozen=True)
+class Role:
+    """Who has a service's role, as one read of Consul shows it."""
+
+    active: str
+    epoch: int
+    holder: str | None
+    """The VM that holds the role lock."""
+    endpoints: list[str]
+    """The VMs that traffic is pointed at, the active one first."""
+
+
+def role_of(lab: Lab, name: str, vm: str | None = None, *, stale: bool = False) -> Role | None:
+    """Return the service's role; None while it cannot be read. `stale`: what the VM's own server knows, quorum or not.
 
     Read from Consul and not by `orch status`: it is asked again and again while the fleet is busy with a move.
     """
-    url = f"http://127.0.0.1:8500/v1/kv/orch/services/{name}/?recurse"
-    told = lab.run(witness_of(lab), ["curl", "-s", "-m", "5", url], check=False, timeout_s=20).stdout
+    url = f"http://127.0.0.1:8500/v1/kv/orch/services/{name}/?recurse{'&stale' if stale else ''}"
+    told = lab.run(vm or witness_of(lab), ["curl", "-s", "-m", "5", url], check=False, timeout_s=20).stdout
     try:
         rows = {row["Key"].rpartition("/")[2]: row for row in json.loads(told or "[]")}
         seen = {key: json.loads(base64.b64decode(rows[key]["Value"])) for key in ("assignment", "lock", "endpoints")}
+        is_held = rows["lock"].get("Session") and seen["lock"].get("ready", True)
+        holder = seen["lock"]["vm"] if is_held else None
+        endpoints = [endpoint["vm"] for endpoint in seen["endpoints"]["endpoints"]]
+        return Role(seen["assignment"]["active"], seen["assignment"]["epoch"], holder, endpoints)
     except (ValueError, KeyError):
+        return None
+
+
+def is_served_by(lab: Lab, name: str, vm: str) -> bool:
+    """Say whether the VM is active, holds the role lock and is what traffic is pointed at."""
+    role = role_of(lab, name)
+    return role is not None and (role.active, role.holder, role.endpoints[0]) == (vm, vm, vm)
+
+
+def has_address(lab: Lab, vm: str) -> bool:
+    """Say whether the VM answers for the front door's address; one that is off does not."""
+    try:
+        shown = lab.run(vm, ["ip", "-4", "address", "show", "dev", "eth0"], check=False, timeout_s=20).stdout
+    except LabError:
         return False
-    is_held = rows["lock"].get("Session") and seen["lock"].get("ready", True)
-    holder = seen["lock"]["vm"] if is_held else None
-    return (seen["assignment"]["active"], holder, seen["endpoints"]["endpoints"][0]["vm"]) == (vm, vm, vm)
+    return f"inet {VIP}/" in shown
+
+
+def watch_the_return(lab: Lab, name: str) -> None:
+    """Until the service is moved home: its home VM, which is back, has neither the role lock nor the address.
+
+    A VM that was cut off or frozen has the address still when it returns, and is given the time to find that out.
+    """
+    away, home = SECOND[name], HOME[name]
+    doors = [home, away] if name == "frontend" else []
+    if doors:
+        wait_until(f"{home} has given the address up", lambda: not has_address(lab, home), 15, 0.02)
+    deadline = time.monotonic() + HOME_WITHIN_S
+    while time.monotonic() < deadline:
+        with_address = [vm for vm in doors if has_address(lab, vm)]
+        role = role_of(lab, name)
+        if role is not None:
+            # Read after the address: what was away then is away still.
+            if role.active != away:
+                return
+            assert role.holder in (away, None), f"{role.holder} holds the role lock, {away} is active"
+            assert with_address == doors[1:], f"{with_address} have the address, {away} is active"
+        time.sleep(0.1)
+    raise AssertionError(f"{name} was not moved home within {HOME_WITHIN_S:g} s")
 
 
 def wait_served_by(lab: Lab, name: str, vm: str, within_s: float = MOVED_WITHIN_S) -> None:
@@ -109,6 +188,11 @@ def kv_get(lab: Lab, key: str, vm: str | None = None) -> str | None:
     return found.stdout if found.returncode == 0 else None
 
 
+def publish(lab: Lab, body: str, vm: str = "frontend-server") -> None:
+    """Publish on `failover_commands` as the system that orch replaces did; returns when a broker has confirmed."""
+    lab.run(vm, ["/opt/orch/venv/bin/python", "-c", PUBLISH], text_input=body, timeout_s=60)
+
+
 @contextlib.contextmanager
 def traffic(lab: Lab, url: str, folder: Path, seconds: float = 900.0) -> Iterator[Traffic]:
     """Client traffic for the time of the block, served before the block begins."""
@@ -138,31 +222,6 @@ def wait_whole(lab: Lab, *vms: str, within_s: float = 60.0) -> None:
         within_s,
         0.3,
     )
-
-
-# A message of the system that orch replaces, published by hand: its fields, and no id.
-PUBLISH = """
-import sys
-from orchestrator.settings import load_settings, read_secret
-import pika
-given = load_settings().amqp
-credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
-for host in given.hosts:
-    try:
-        link = pika.BlockingConnection(
-            pika.ConnectionParameters(host, given.port, given.vhost, credentials, socket_timeout=2)
-        )
-        break
-    except pika.exceptions.AMQPConnectionError:
-        continue
-link.channel().basic_publish("", "failover_commands", sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2))
-link.close()
-"""
-
-
-def publish(lab: Lab, body: str, vm: str = "frontend-server") -> None:
-    """Publish a message to the queue of commands, with whichever broker answers."""
-    lab.run(vm, ["/opt/orch/venv/bin/python", "-c", PUBLISH], text_input=body, timeout_s=60)
 
 
 def mend_and_settle(lab: Lab) -> None:

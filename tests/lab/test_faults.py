@@ -9,21 +9,22 @@ import pytest
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
-from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, settle, wait_until
+from deploy.trials.trial import settle, wait_until
 from tests.lab.fleet import (
     HOME,
     HOME_WITHIN_S,
     SECOND,
     UNIT,
+    URL,
     epochs,
+    has_address,
     history,
     traffic,
     unit_state,
     wait_client,
     wait_served_by,
+    watch_the_return,
 )
-
-URL = {"backend": BACKEND_URL, "frontend": FRONTEND_URL}
 
 
 @pytest.mark.parametrize("name", ["backend", "frontend"])
@@ -37,6 +38,7 @@ def test_a_service_that_fails_is_served_by_the_next_vm_and_comes_home(
         moved_at = time.time()
         wait_client(client, moved_at)
         fleet.mend()
+        watch_the_return(fleet, name)
         wait_served_by(fleet, name, HOME[name], within_s=HOME_WITHIN_S)
         settle(fleet)
         wait_client(client, time.time())
@@ -48,6 +50,9 @@ def test_a_service_that_fails_is_served_by_the_next_vm_and_comes_home(
     home_from = min(entry["at"] for entry in told if "failback triggered" in entry["reason"])
     meanwhile = {sample.by for sample in samples if sample.ok and moved_at + 0.5 < sample.at < home_from}
     assert meanwhile == {SECOND[name]}, "a VM that returns is no second active"
+    assert [sample for sample in samples if not sample.ok and sample.at >= home_from] == [], "coming home costs nothing"
+    if name == "frontend":
+        assert [vm for vm in (HOME[name], SECOND[name]) if has_address(fleet, vm)] == [HOME[name]]
     wait_until(
         "the former active is stopped",
         lambda: unit_state(fleet, SECOND[name], UNIT[name]) in ("inactive", "failed"),

@@ -13,7 +13,7 @@ from typing import Any
 from deploy.machines.lab import Lab
 from deploy.trials.policy import apply_policy, policy_now
 from deploy.trials.trial import WITNESS, settle, wait_until
-from tests.lab.fleet import HOME, SECOND, orch, wait_served_by
+from tests.lab.fleet import HOME, SECOND, VIP, has_address, orch, wait_served_by
 
 # One question for an IPv4 address, asked of the agent on this VM; prints address and time to live of each answer.
 ASK_DNS = """
@@ -31,7 +31,6 @@ for _ in range(struct.unpack_from("!H", answer, 6)[0]):
     at += 10 + length
 """
 
-VIP = "10.0.0.100"
 CLIENT = Path(__file__).with_name("open_connections.py")
 ADDRESS = {"frontend-server": "10.0.8.49", "backend-server": "10.0.0.22"}
 NAME = "active.orch-frontend.service.consul"
@@ -101,7 +100,7 @@ def test_consul_dns_names_the_active_frontend_and_follows_a_failover(fleet: Lab)
     with policy_changed(fleet, front_door={"kind": "dns"}):
         wait_until(
             "the former address is given up",
-            lambda: VIP not in fleet.run(home, ["ip", "-4", "address", "show", "dev", "eth0"]).stdout,
+            lambda: not has_address(fleet, home),
             10,
         )
         wait_until("the home VM is named", lambda: dns_answers(fleet) == [f"{ADDRESS[home]} 0"], 10)

@@ -14,6 +14,7 @@ from deploy.machines.lab import Lab
 from deploy.trials.policy import EITHER, apply_policy, policy_with
 from deploy.trials.timeline import command_of, kv_of, request_since
 from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, WITNESS, fleet_status, settle, wait_until
+from tests.lab.browser import LOADED_MS, all_green, browser_page, ui
 from tests.lab.fleet import (
     HOME,
     MOVED_WITHIN_S,
@@ -62,6 +63,17 @@ def test_a_policy_that_turns_hot_has_the_standbys_started_beside_the_active(
         assert unit_state(lab, vm, UNIT[name]) == "active"
         assert f"{name} does not run on {vm}, where it stands by hot: it is started there." in said
     assert "Moving" not in said
+
+
+def test_the_ui_tells_a_standby_from_the_active(hot: Lab) -> None:
+    with browser_page() as page:
+        for name, vm in SECOND.items():
+            page.goto(ui(hot, f"services/orch-{name}/instances"))
+            for role, at in (("standby", vm), ("active", HOME[name])):
+                instance = page.get_by_role("listitem").filter(has_text=at)
+                instance.get_by_text(role, exact=True).wait_for(timeout=LOADED_MS)
+            # Of each instance: its own checks, and those of its VM.
+            all_green(page, 4)
 
 
 @pytest.mark.parametrize("kind", ["kill", "cut"])

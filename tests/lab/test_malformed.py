@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
-
-import pytest
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
 from deploy.trials.timeline import kv_of
 from deploy.trials.trial import BACKEND_URL, WITNESS, settle, wait_until
-from tests.lab.fleet import HOME, SECOND, epochs, kv_get, kv_put, reasons, service, traffic, wait_client, wait_served_by
+from tests.lab.fleet import (
+    CONTROLLERS,
+    HOME,
+    SECOND,
+    epochs,
+    kv_get,
+    kv_put,
+    reasons,
+    service,
+    traffic,
+    wait_client,
+    wait_served_by,
+)
 
 DAEMONS = ("orch-guard", "orch-controller", "orch-worker", "consul-template")
 
@@ -75,21 +84,45 @@ def test_a_malformed_command_is_reported_and_ignored(fleet: Lab) -> None:
     assert restarts(fleet) == daemons
 
 
-@pytest.mark.parametrize("value", [None, "", "{}", '{"endpoints": []}', "not JSON", json.dumps({"endpoints": [{}]})])
-def test_with_nothing_to_render_the_last_good_upstream_stays(fleet: Lab, tmp_path: Path, value: str | None) -> None:
-    key = "orch/services/backend/endpoints"
-    path = "/etc/nginx/orch/backend-upstream.conf"
-    before = fleet.run("frontend-server", ["cat", path]).stdout
+UNUSABLE = {
+    None: "the key is absent or empty",
+    "": "the key is absent or empty",
+    "{}": "there is no list of endpoints",
+    '{"endpoints": []}': "no endpoint takes traffic",
+    '{"endpoints": [{}]}': "an address is none",
+    "not JSON": "the value is no JSON object",
+}
+
+
+def test_with_nothing_to_render_the_last_good_upstream_stays(fleet: Lab, tmp_path: Path) -> None:
+    key, vm = "orch/services/backend/endpoints", HOME["frontend"]
+    rendered, live = "/run/consul-template/backend-upstream.conf", "/etc/nginx/orch/backend-upstream.conf"
+    good, before = kv_get(fleet, key), fleet.run(vm, ["cat", live]).stdout
+    assert good is not None
     assert "server " in before
+
+    def refused(why: str) -> int:
+        said = fleet.run(vm, ["journalctl", "-u", "consul-template", "--no-pager", "-o", "cat"]).stdout
+        return said.count(f"backend: {key} is not used: {why}; the last good endpoints stay")
+
     with traffic(fleet, BACKEND_URL, tmp_path) as client:
         at = time.time()
-        if value is None:
-            fleet.run(WITNESS, ["consul", "kv", "delete", key])
-        else:
-            kv_put(fleet, key, value)
-        # The leader writes it anew; whatever was rendered meanwhile, the client noticed nothing.
-        wait_until("the endpoints are restored", lambda: '"vm":"backend-server"' in (kv_get(fleet, key) or ""), 15)
+        for controller in CONTROLLERS:
+            # It would write the endpoints anew before they were rendered.
+            fleet.fault("stop", controller, "orch-controller")
+        for value, why in UNUSABLE.items():
+            seen = refused(why)
+            kv_put(fleet, key, good.rstrip("\n"))
+            wait_until("the good ones are rendered", lambda: fleet.run(vm, ["cat", rendered]).stdout == before, 30)
+            if value is None:
+                fleet.run(WITNESS, ["consul", "kv", "delete", key])
+            else:
+                kv_put(fleet, key, value)
+            wait_until(f"{value!r} is refused", lambda seen=seen, why=why: refused(why) > seen, 30)
+            assert fleet.run(vm, ["cat", live]).stdout == before
+        fleet.mend()
+        wait_until("the leader restores them", lambda: '"vm":"backend-server"' in (kv_get(fleet, key) or ""), 60)
         wait_client(client, time.time())
         assert outage_from(client.samples(), at).failed == 0
-    assert fleet.run("frontend-server", ["cat", path]).stdout == before
+    assert fleet.run(vm, ["cat", live]).stdout == before
     settle(fleet)

@@ -11,11 +11,13 @@ import pytest
 from deploy.machines.lab import Lab
 from deploy.trials.planned import PLANNED, Planned, run_planned
 from deploy.trials.policy import apply_policy, policy_now
-from deploy.trials.trial import fleet_status, settle, wait_until
+from deploy.trials.trial import WITNESS, fleet_status, settle, wait_until
 from tests.lab.fleet import (
+    BY_HAND,
     HOME,
     HOME_WITHIN_S,
     SECOND,
+    URL,
     answer,
     epochs,
     kv_get,
@@ -24,8 +26,12 @@ from tests.lab.fleet import (
     publish,
     reasons,
     service,
+    traffic,
+    wait_client,
     wait_served_by,
 )
+
+CHECK_LOAD = "/usr/local/lib/orch/check-load"
 
 
 @pytest.mark.parametrize("planned", PLANNED, ids=lambda planned: planned.name.replace(" ", "-"))
@@ -34,26 +40,48 @@ def test_a_planned_move_there_and_back_costs_no_request(fleet: Lab, planned: Pla
     assert (counted.failed, counted.troubles) == (0, ())
 
 
-def test_a_key_written_by_consuls_own_tool_forces_a_rotation(fleet: Lab) -> None:
+@pytest.mark.parametrize("name", ["backend", "frontend"])
+def test_a_key_written_by_consuls_own_tool_forces_a_rotation_that_costs_no_request(
+    fleet: Lab, tmp_path: Path, name: str
+) -> None:
     since = time.time()
-    kv_put(fleet, "orch/rotate/backend", "now")
-    wait_served_by(fleet, "backend", SECOND["backend"])
-    assert service(fleet, "backend")["designated"] == SECOND["backend"]
-    assert kv_get(fleet, "orch/rotate/backend") is None
-    assert any("orch/rotate/backend" in reason for reason in reasons(fleet, since))
-    settle(fleet)
-    orch(fleet, "failback", "backend", "--wait")
-    settle(fleet)
+    with traffic(fleet, URL[name], tmp_path) as client:
+        kv_put(fleet, f"orch/rotate/{name}", "now")
+        wait_served_by(fleet, name, SECOND[name])
+        assert service(fleet, name)["designated"] == SECOND[name]
+        assert kv_get(fleet, f"orch/rotate/{name}") is None
+        assert any(f"orch/rotate/{name}" in reason for reason in reasons(fleet, since))
+        settle(fleet)
+        orch(fleet, "failback", name, "--wait")
+        settle(fleet)
+        wait_client(client, time.time())
+    assert [sample for sample in client.samples() if not sample.ok] == []
+
+
+def test_an_overloaded_vm_is_no_target_of_a_rotation(fleet: Lab) -> None:
+    vm, before = SECOND["backend"], epochs(fleet)
+    fleet.run(vm, ["mv", CHECK_LOAD, f"{CHECK_LOAD}.kept"])
+    try:
+        fleet.run(vm, ["tee", CHECK_LOAD], text_input="#!/bin/sh\necho too much\nexit 1\n")
+        fleet.run(vm, ["chmod", "755", CHECK_LOAD])
+        wait_until("its load shows", lambda: load_of(fleet, vm) == "warning", 60, 0.3)
+        refused = orch(fleet, "rotate", "backend", "--wait", check=False)
+        assert refused.returncode == 3, refused.stdout + refused.stderr
+        assert f"{vm} is overloaded" in refused.stdout + refused.stderr
+    finally:
+        fleet.run(vm, ["mv", "-f", f"{CHECK_LOAD}.kept", CHECK_LOAD])
+    wait_until("its load is well again", lambda: load_of(fleet, vm) == "passing", 60, 0.3)
+    assert epochs(fleet) == before
+
+
+def load_of(lab: Lab, vm: str) -> str:
+    """Return the status of the VM's check `load` in Consul's catalog."""
+    told = lab.run(WITNESS, ["curl", "-s", "-m", "5", f"http://127.0.0.1:8500/v1/health/node/{vm}"], check=False)
+    return next((check["Status"] for check in json.loads(told.stdout or "[]") if check["CheckID"] == "load"), "")
 
 
 def test_a_command_published_by_hand_in_the_old_format_is_carried_out(fleet: Lab) -> None:
-    failed = {
-        "command_type": "failover",
-        "instance_type": "backend",
-        "failed_instance": HOME["backend"],
-        "timestamp": 1.0,
-    }
-    publish(fleet, json.dumps(failed))
+    publish(fleet, json.dumps({**BY_HAND, "failed_instance": HOME["backend"]}))
     wait_served_by(fleet, "backend", SECOND["backend"])
     # It does not change the designation: the service comes home after its grace, as it did in the old system.
     wait_served_by(fleet, "backend", HOME["backend"], within_s=HOME_WITHIN_S)

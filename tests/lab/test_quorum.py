@@ -4,28 +4,71 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
-from deploy.trials.trial import FRONTEND_URL, settle
-from tests.lab.fleet import HOME, epochs, orch, reasons, service, traffic, wait_client
+from deploy.trials.trial import FRONT_DOOR, settle
+from tests.lab.fleet import (
+    HOME,
+    SECOND,
+    UNIT,
+    epochs,
+    has_address,
+    orch,
+    reasons,
+    role_of,
+    service,
+    traffic,
+    unit_state,
+    wait_client,
+)
 
 WITHOUT_QUORUM_S = 10.0
+# What needs no data: a database that cannot confirm its role lock takes no write, wherever the majority would be.
+HEALTH_URL = f"{FRONT_DOOR}/api/health"
+CUT = ("messaging-server", "database-server")
+UPSTREAM = "/etc/nginx/orch/backend-upstream.conf"
+
+
+def what_serves(lab: Lab) -> dict[str, Any]:
+    """Return what a move would change, each as the VMs themselves know it."""
+    return {
+        "roles": {name: role_of(lab, name, HOME["frontend"], stale=True) for name in HOME},
+        "address": [vm for vm in (HOME["frontend"], SECOND["frontend"]) if has_address(lab, vm)],
+        "nginx": unit_state(lab, HOME["frontend"], UNIT["frontend"]),
+        "upstream": lab.run(HOME["frontend"], ["cat", UPSTREAM]).stdout,
+        "second backend": unit_state(lab, SECOND["backend"], UNIT["backend"]),
+        "second upstream": lab.run(SECOND["frontend"], ["cat", UPSTREAM]).stdout,
+    }
 
 
 def test_without_quorum_nothing_moves_and_clients_are_served(fleet: Lab, tmp_path: Path) -> None:
-    before = epochs(fleet)
-    with traffic(fleet, FRONTEND_URL, tmp_path) as client:
+    before, serving = epochs(fleet), what_serves(fleet)
+    assert None not in serving["roles"].values()
+    with traffic(fleet, HEALTH_URL, tmp_path) as client:
         at = time.time()
-        # The frontend needs neither of them: what serves without data is left alone in a minority.
-        fleet.fault("cut", "messaging-server")
-        fleet.fault("cut", "database-server")
-        wait_client(client, at + WITHOUT_QUORUM_S, within_s=WITHOUT_QUORUM_S + 20)
-        told = orch(fleet, "status", vm="frontend-server", check=False)
+        # Neither is active for anything: what serves is left alone in a minority.
+        for vm in CUT:
+            fleet.fault("cut", vm)
+        wait_client(client, at + WITHOUT_QUORUM_S, within_s=WITHOUT_QUORUM_S + 30)
+        told = orch(fleet, "status", vm=HOME["frontend"], check=False)
         assert told.returncode == 7
+        assert outage_from(client.samples(), at).failed == 0
+
+        # Not even what fails now: there is nobody who could say that the other half has not moved it.
+        struck = fleet.fault("kill", HOME["backend"], "backend").at
+        while time.time() < struck + WITHOUT_QUORUM_S:
+            assert what_serves(fleet) == serving
+            time.sleep(0.5)
+        fleet.mend(HOME["backend"])
+        wait_client(client, time.time(), within_s=60)
+        served_again = time.time()
+
         fleet.mend()
         settle(fleet)
         wait_client(client, time.time())
-        assert outage_from(client.samples(), at).failed == 0
+        assert outage_from(client.samples(), served_again).failed == 0
     assert epochs(fleet) == before, reasons(fleet, at)
+    assert what_serves(fleet) == serving
     assert {name: service(fleet, name)["active"] for name in HOME} == HOME

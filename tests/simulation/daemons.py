@@ -111,9 +111,7 @@ class ControllerDaemon(Daemon):
         self.watching = Watching(self, port, reads_of(self.vm.name, *SWIFT_PREFIXES, *CALM_PREFIXES, CHECKS))
         self.election = Election(port, self.vm.name)
         controller = self.world.parts.controller(port, self._publish, self._record)
-        settings = SimpleNamespace(vm=self.vm.name, health_ports=SimpleNamespace(controller=9701))
         self.loop = Loop(
-            settings,  # type: ignore[arg-type]
             port,
             self.watching,  # type: ignore[arg-type]
             self.election,

@@ -16,7 +16,8 @@ from orchestrator.observe.quorum import LONG_LOSS_S
 from orchestrator.observe.watch import CHECKS, Snapshot
 from orchestrator.recorder import Inputs
 from orchestrator.store.election import Election
-from orchestrator.store.port import Unknown
+from orchestrator.store.port import AgentService, Refused, Unknown
+from orchestrator.store.shown_role import LOOK_EVERY_S
 from tests.fakes.fake_consul import PASSING, FakeConsul
 from tests.simulation.world import policy_document
 
@@ -129,7 +130,6 @@ def _loop(
     """Return a loop as a controller that has just been started has it."""
     wait = observed or (lambda after, timeout_s: stage.snapshot())
     return Loop(
-        SimpleNamespace(vm=VM, health_ports=SimpleNamespace(controller=9701)),  # type: ignore[arg-type]
         stage.port,
         SimpleNamespace(wait=wait),  # type: ignore[arg-type]
         Election(stage.port, VM),
@@ -181,3 +181,99 @@ def test_a_follower_leaves_the_lock_to_another_leader(stage: Stage) -> None:
     assert lock is not None
     assert lock.session == other.session
     assert stage.consul.peek(keys.assignment("backend")) is None
+
+
+# -- the role in Consul's UI ---------------------------------------------------------------------------------------
+
+DEPLOYED = AgentService(
+    "orch-controller",
+    "orch-controller",
+    9701,
+    "10.0.0.21",
+    ("daemon",),
+    (("unit", "orch-controller"), ("vm", VM)),
+)
+
+
+def _role_shown(stage: Stage) -> AgentService:
+    [service] = stage.port.agent_services()
+    return service
+
+
+def test_a_leader_is_shown_as_one_and_keeps_what_the_deployment_registered(stage: Stage) -> None:
+    stage.port.agent_register(DEPLOYED)
+    _loop(stage).round()
+    assert _role_shown(stage) == replace(DEPLOYED, tags=("leader",))
+
+
+def test_a_controller_that_never_led_is_shown_as_a_follower(stage: Stage) -> None:
+    stage.port.agent_register(DEPLOYED)
+    assert Election(stage.consul.port(OTHER), OTHER).campaign()
+    _loop(stage).round()
+    assert _role_shown(stage) == replace(DEPLOYED, tags=("follower",))
+
+
+def test_a_leader_that_crashed_and_comes_back_as_a_follower_is_not_shown_as_a_leader_any_more(stage: Stage) -> None:
+    stage.port.agent_register(replace(DEPLOYED, tags=("leader",)))
+    assert Election(stage.consul.port(OTHER), OTHER).campaign()
+    _loop(stage).round()
+    assert _role_shown(stage).tags == ("follower",)
+
+
+@pytest.mark.parametrize(("other_leads", "role"), [(False, "leader"), (True, "follower")])
+def test_the_role_is_shown_again_within_seconds_of_an_agents_reload(stage: Stage, other_leads: bool, role: str) -> None:
+    if other_leads:
+        assert Election(stage.consul.port(OTHER), OTHER).campaign()
+    clock = {"now": NOW}
+    loop = _loop(stage, clock=lambda: clock["now"])
+    stage.port.agent_register(DEPLOYED)
+    loop.round()
+    stage.port.agent_register(DEPLOYED)
+    clock["now"] += LOOK_EVERY_S
+    loop.round()
+    assert _role_shown(stage).tags == (role,)
+
+
+def test_a_role_that_is_shown_already_is_not_written_and_seldom_asked_for(stage: Stage) -> None:
+    stage.port.agent_register(DEPLOYED)
+    clock = {"now": NOW}
+    loop = _loop(stage, clock=lambda: clock["now"])
+    loop.round()
+    written: list[str] = []
+    stage.consul.on_write = lambda node, operation, when: written.append(operation)
+    asked: list[float] = []
+    answer = stage.port.agent_services
+    stage.port.agent_services = lambda: (asked.append(clock["now"]), answer())[1]  # type: ignore[method-assign]
+    for _ in range(10):
+        clock["now"] += LOOK_EVERY_S / 5
+        loop.round()
+    assert "agent_register" not in written
+    assert asked == [NOW + LOOK_EVERY_S, NOW + 2 * LOOK_EVERY_S]
+
+
+def test_a_controller_that_stops_frees_the_lead_and_shows_no_role(stage: Stage) -> None:
+    stage.port.agent_register(DEPLOYED)
+    loop = _loop(stage)
+    loop.round()
+    loop.step_down()
+    lock = stage.consul.peek(keys.LEADER)
+    assert lock is not None
+    assert lock.session is None
+    assert _role_shown(stage) == DEPLOYED
+
+
+def test_a_service_that_the_deployment_did_not_register_is_not_made_up(stage: Stage) -> None:
+    _loop(stage).round()
+    assert stage.port.agent_services() == ()
+
+
+def test_an_agent_that_refuses_the_role_costs_no_decision(stage: Stage) -> None:
+    stage.port.agent_register(DEPLOYED)
+
+    def refuse(node: str, operation: str, when: str) -> None:
+        if operation == "agent_register":
+            raise Refused("403 Permission denied")
+
+    stage.consul.on_write = refuse
+    _loop(stage).round()
+    assert stage.assignment().epoch == 1

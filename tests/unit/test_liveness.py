@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.request
 
@@ -30,6 +31,18 @@ def test_a_loop_that_goes_round_is_alive_and_says_what_it_came_to() -> None:
         assert "backend is active here" in str(answer["sentence"])
         assert _get(liveness.port, "/other")[0] == 404
     finally:
+        liveness.close()
+
+
+def test_a_loop_that_is_alive_says_the_same_at_every_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    liveness = Liveness(0, 5.0, "guard")
+    try:
+        first = _get(liveness.port)
+        later = time.monotonic() + 1.0
+        monkeypatch.setattr(time, "monotonic", lambda: later)
+        assert _get(liveness.port) == first
+    finally:
+        monkeypatch.undo()
         liveness.close()
 
 

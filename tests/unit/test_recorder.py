@@ -84,6 +84,14 @@ def test_cycles_that_repeat_and_come_to_nothing_are_left_out(tmp_path: Path) -> 
     assert len(recorder.path.read_text().splitlines()) == 1
 
 
+def test_a_check_that_passes_and_says_something_else_is_no_line_of_its_own(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    for said in ("1.25 per core", "1.26 per core"):
+        quiet = replace(a_failure(), checks=(node_check("backend-server", keys.LOAD_CHECK, output=said),))
+        recorder.write(quiet, replace(quiet.decided(), decisions=()))
+    assert len(recorder.path.read_text().splitlines()) == 1
+
+
 def test_the_ring_never_holds_more_than_two_segments(tmp_path: Path) -> None:
     inputs = a_failure()
     line = line_of(inputs, inputs.decided())

@@ -126,6 +126,11 @@ class Fleet:
         self._instance(vm, InstanceState.FAILED, output)
         return self.unlocked() if self.lock and self.lock.holder == vm else self
 
+    def has_its_agent_restarted(self, vm: str) -> Fleet:
+        """The agent has not asked the instance since it started; the session that was bound to the probe has ended."""
+        self._instance(vm, InstanceState.UNKNOWN)
+        return self.unlocked() if self.lock and self.lock.holder == vm else self
+
     def stops(self, vm: str) -> Fleet:
         """The instance is stopped on purpose and not registered."""
         self.instances.pop(vm, None)

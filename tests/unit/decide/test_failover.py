@@ -333,6 +333,24 @@ def test_an_active_that_lost_its_lock_and_its_guard_keeps_the_traffic_that_it_ha
     assert (outcome.decisions, outcome.diagnoses[0].code) == ((), "unlocked")
 
 
+def test_an_agent_that_restarts_moves_nothing_and_takes_no_traffic_away() -> None:
+    fleet = Fleet(HOT).serving(standbys=("second",)).runs("second")
+    while fleet.codes():
+        pass
+    traffic = fleet.traffic
+    fleet.has_its_agent_restarted("home")
+    outcome = fleet.step()
+    assert (outcome.decisions, [found.code for found in outcome.diagnoses]) == ((), ["unlocked"])
+    assert fleet.traffic == traffic
+    assert fleet.runs("home").locked("home").codes() == []
+
+
+def test_an_agent_that_restarts_where_the_service_fails_holds_no_failover_up() -> None:
+    fleet = Fleet().serving().has_its_agent_restarted("home")
+    assert fleet.codes() == []
+    assert fleet.fails("home").codes() == ["failover"]
+
+
 def test_a_failover_is_counted_from_its_detection_to_its_end() -> None:
     fleet = Fleet().serving().dies("home")
     fleet.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from orchestrator.store.port import KvPair, Unknown
 from orchestrator.worker_steps import ALIVE_CHECK, LEASE_S, LOCK_DELAY_S, Cycle, Seen, Worker
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
 from tests.fakes.fake_plays import FakeMailbox, FakePlays
+from tests.simulation.world import policy_document
 from tests.unit.execute.build import a_command, an_assignment, running
 
 A, B = "messaging-server", "frontend-server"
@@ -280,6 +282,38 @@ def test_a_result_of_unknown_outcome_is_written_in_the_end(fleet: Fleet, stage: 
     assert fleet.a.mailbox.acked == [delivery]
 
 
+@pytest.mark.parametrize("leave", ["finish", "release"])
+def test_a_record_that_others_change_all_the_time_is_left_for_the_next_cycle(fleet: Fleet, leave: str) -> None:
+    fleet.a.deliver(fleet.create())
+    fleet.a.cycle()
+    tries: list[str] = []
+
+    def change_first(node: str, operation: str, at: str) -> None:
+        if (node, operation, at) == (A, "txn", "before"):
+            tries.append(operation)
+            assert len(tries) < 100, "a cycle comes to an end"
+            other = fleet.command().with_(task=f"changed {len(tries)} times")
+            fleet.consul.port(B).kv_put(keys.command(COMMAND.id), other.to_json().encode())
+
+    fleet.consul.on_write = change_first
+    if leave == "finish":
+        fleet.a.plays.end(COMMAND.id)
+    else:
+        fleet.a.worker.retire()
+        fleet.a.worker.release_plays()
+    fleet.a.cycle()
+    assert fleet.command().state is CommandState.RUNNING
+    assert not fleet.a.worker.is_idle
+    fleet.consul.on_write = None
+    fleet.consul.now = 1.0
+    fleet.a.cycle()
+    assert fleet.a.worker.is_idle
+    found = fleet.command()
+    assert (found.state, found.worker) == (
+        (CommandState.SUCCEEDED, A) if leave == "finish" else (CommandState.RUNNING, None)
+    )
+
+
 def test_without_quorum_nothing_is_raised_and_all_goes_on_afterwards(fleet: Fleet) -> None:
     fleet.a.deliver(fleet.create())
     fleet.consul.quorum = False
@@ -380,6 +414,17 @@ def test_a_message_published_by_hand_for_a_strange_service_keeps_its_key_plain(f
     assert request.id.split("-")[1] == "unknown"
 
 
+def test_a_message_published_by_hand_may_name_the_unit_and_tell_the_time_as_text(fleet: Fleet) -> None:
+    document = policy_document("cold", 5.0, 86400.0)
+    document["services"]["backend"]["unit"] = "shop-web"
+    fleet.consul.port(A).kv_put(keys.CONFIG, json.dumps(document).encode())
+    fleet.a.cycle()
+    fleet.a.deliver(by_hand(instance_type="shop-web", timestamp="2024-05-01T10:00:00Z"))
+    fleet.a.cycle()
+    assert [request.service for request in fleet.requests()] == ["backend"]
+    assert fleet.a.mailbox.rejected == []
+
+
 def test_a_message_published_by_hand_while_consul_is_away_waits(fleet: Fleet) -> None:
     fleet.consul.quorum = False
     fleet.a.deliver(by_hand())
@@ -394,6 +439,33 @@ def test_a_message_published_by_hand_while_consul_is_away_waits(fleet: Fleet) ->
 def test_a_message_that_is_none_goes_to_the_dead_letter_queue(fleet: Fleet, body: bytes) -> None:
     delivery = fleet.a.deliver(body)
     assert fleet.a.mailbox.rejected == [delivery]
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [(None, "there is no such command"), (b"{", "its record cannot be read")],
+    ids=["none", "garbage"],
+)
+def test_a_message_of_no_command_is_dropped_with_a_warning(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture, record: bytes | None, why: str
+) -> None:
+    if record is not None:
+        fleet.consul.port(A).kv_put(keys.command(COMMAND.id), record)
+    delivery = fleet.a.deliver(message_of(COMMAND, 0.0))
+    with caplog.at_level(logging.WARNING):
+        fleet.a.cycle()
+    assert caplog.messages == [f"The message of {COMMAND.id} is dropped: {why}."]
+    assert fleet.a.mailbox.acked == [delivery]
+
+
+def test_a_message_of_a_command_that_is_over_is_no_reason_to_warn(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    delivery = fleet.a.deliver(fleet.create(a_command(state=CommandState.SUCCEEDED)))
+    with caplog.at_level(logging.WARNING):
+        fleet.a.cycle()
+    assert caplog.messages == []
+    assert fleet.a.mailbox.acked == [delivery]
 
 
 def test_messages_of_a_lost_connection_are_forgotten(fleet: Fleet) -> None:

@@ -60,6 +60,7 @@ THEIRS = lock(vm=OTHER, session="another")
 GONE = {"lock": FREE, "sessions": (), "address": AddressState.NONE}
 MOVED = assignment(active=OTHER, epoch=8, designated=OTHER, standbys=(HERE,))
 LEFT = assignment(active=OTHER, epoch=8, designated=OTHER)
+UNASKED = replace(registered(situation(), probe=CRITICAL), probe_unasked=True)
 
 TABLE = [
     ("nothing to do when everything is in place", situation(), []),
@@ -103,7 +104,22 @@ TABLE = [
     (
         "an address whose lock is free is dropped where the instance is not healthy",
         situation(lock=FREE, sessions=(), registration=registered(situation(), "candidate", probe=CRITICAL)),
+        ["PushUnit", "DropAddress"],
+    ),
+    (
+        "an address whose lock is free stays while an agent that has started has not asked the instance yet",
+        situation(lock=FREE, sessions=(), registration=UNASKED),
+        [],
+    ),
+    (
+        "it is dropped where the lock is another's meanwhile",
+        situation(lock=THEIRS, sessions=(), registration=UNASKED),
         ["DropAddress"],
+    ),
+    (
+        "it is dropped where the unit has failed meanwhile",
+        situation(lock=FREE, sessions=(), unit=FAILED, registration=UNASKED),
+        ["PushUnit", "DropAddress"],
     ),
     ("without an address the lock brings it up", situation(address=AddressState.NONE), ["TakeAddress"]),
     (
@@ -138,10 +154,16 @@ TABLE = [
     ),
     ("a second session is ended", situation(sessions=("second", SESSION)), ["DestroySession"]),
     (
-        "no session on a critical probe",
+        "no session on a critical probe, which is told by the unit's check too",
         situation(registration=registered(situation(), "candidate", probe=CRITICAL), **GONE),
+        ["PushUnit"],
+    ),
+    (
+        "the unit's check stays critical while the probe is",
+        situation(registration=registered(situation(), "candidate", CRITICAL, CRITICAL), probe=ANSWERS, **GONE),
         [],
     ),
+    ("no session before the agent has asked", situation(registration=UNASKED, **GONE), []),
     ("what runs and answers is registered", situation(registration=None, probe=ANSWERS, **GONE), ["Register"]),
     ("what runs is asked before it is registered", situation(registration=None, **GONE), ["ProbeNow"]),
     ("what is stopped is not asked", situation(registration=None, unit=STOPPED, **GONE), []),

@@ -120,8 +120,15 @@ class FakeVm:
         check = keys.probe_check_id("frontend")
         if any(each.check_id == check for each in self._fleet.consul.port(self.name).agent_checks()):
             answers = self.unit.state is UnitState.ACTIVE and not self.hangs
-            status = "passing" if answers else "critical"
-            self._fleet.consul.set_check(self.name, check, status, service_id=keys.instance_service_id("frontend"))
+            status, said = ("passing", "HTTP 200") if answers else ("critical", "no answer")
+            self._fleet.consul.set_check(
+                self.name, check, status, said, service_id=keys.instance_service_id("frontend")
+            )
+
+    def restart_agent(self) -> None:
+        """Restart the Consul agent: its own probe counts as critical, without a word, until it is made."""
+        check = keys.probe_check_id("frontend")
+        self._fleet.consul.set_check(self.name, check, "critical", service_id=keys.instance_service_id("frontend"))
 
     def _read_feeds(self) -> None:
         try:
@@ -175,6 +182,11 @@ class Fleet:
         pair = self.consul.peek(keys.assignment("frontend"))
         return Assignment.from_json(pair.value) if pair else None
 
+    def status_of(self, check: str) -> str:
+        """Return the status of the home instance's `unit` or `probe` as the catalog has it."""
+        wanted = (HOME, f"orch-frontend:{check}")
+        return next(each.status for each in self.leader.checks()[1] if (each.node, each.check_id) == wanted)
+
     def holders(self) -> list[str]:
         return [vm.name for vm in self.vms.values() if vm.door.at is AddressState.UP]
 
@@ -219,6 +231,30 @@ def test_an_instance_that_hangs_loses_lock_and_address_and_gets_them_back() -> N
     fleet.vms[HOME].hangs = False
     fleet.settle(1)
     assert fleet.holders() == [HOME]
+
+
+def test_an_agent_that_restarts_costs_the_address_nothing() -> None:
+    fleet = started()
+    home = fleet.vms[HOME]
+    home.restart_agent()
+    home.run()
+    assert (fleet.lock(), fleet.holders()) == (None, [HOME]), "its session has ended, nobody else may take the role"
+    fleet.settle(1)
+    assert (fleet.lock() is not None, fleet.holders()) == (True, [HOME])
+
+
+def test_an_instance_that_hangs_while_its_agent_restarts_shows_in_the_catalog() -> None:
+    fleet = started()
+    home = fleet.vms[HOME]
+    home.restart_agent()
+    home.run()
+    home.hangs = True
+    fleet.settle(1)
+    assert fleet.holders() == []
+    assert fleet.status_of("unit") == "critical"
+    home.hangs = False
+    fleet.settle(1)
+    assert (fleet.status_of("unit"), fleet.holders()) == ("passing", [HOME])
 
 
 def test_a_planned_move_hands_everything_over_in_order() -> None:

@@ -1,11 +1,16 @@
-"""What systemd's words mean to a guard. The D-Bus part is tested on the four machines."""
+"""What systemd's words mean to a guard. What is said over D-Bus is tested on the four machines."""
 
 from __future__ import annotations
+
+import queue
+import socket
+import threading
+from pathlib import Path
 
 import pytest
 
 from orchestrator.node.situation import UnitState, UnitStatus
-from orchestrator.node.systemd import full_name, status_of, unit_state
+from orchestrator.node.systemd import UnitWatch, full_name, status_of, unit_state
 
 TABLE = [
     ("loaded", "active", "running", None, UnitState.ACTIVE),
@@ -47,3 +52,22 @@ def test_a_unit_without_type_is_a_service() -> None:
     assert full_name("node-app") == "node-app.service"
     assert full_name("node-app.socket") == "node-app.socket"
     assert full_name("app@1.2") == "app@1.2.service"
+
+
+def test_a_bus_that_is_away_is_told_and_tried_again_until_the_watch_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted: queue.SimpleQueue[tuple[str, UnitStatus]] = queue.SimpleQueue()
+    with socket.socket(socket.AF_UNIX) as bus:
+        bus.bind(str(tmp_path / "bus"))
+        bus.listen()
+        bus.settimeout(10)
+        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
+        watch = UnitWatch(frozenset({"node-app"}), lambda unit, status: posted.put((unit, status)))
+        watch.start()
+        for _ in range(2):
+            bus.accept()[0].close()
+        watch.stop()
+    unit, status = posted.get(timeout=10)
+    assert (unit, status.state) == ("node-app", UnitState.UNKNOWN)
+    assert "systemd" not in [thread.name for thread in threading.enumerate()]

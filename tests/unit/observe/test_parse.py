@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ from orchestrator.domain.records import (
     Rotation,
 )
 from orchestrator.domain.view import InstanceState, InstanceView, Kept, Load, LockView, Reach, Unreadable, View
-from orchestrator.observe.parse import MAX_STARTS, parse_policy, parse_view
+from orchestrator.observe.parse import MAX_STARTS, parse_policy, parse_view, telling
 from orchestrator.store.port import Check, KvPair
 from tests.unit.observe.fleet import POLICY, VMS, instance_check, node_check, pair
 
@@ -174,9 +175,33 @@ def test_keys_of_services_that_the_policy_does_not_know_are_left_out() -> None:
     ],
 )
 def test_any_critical_check_means_that_the_instance_failed(probe: str, unit: str, state: InstanceState) -> None:
-    view = view_of(instance_check("backend-server", "probe", probe), instance_check("backend-server", "unit", unit))
+    view = view_of(
+        instance_check("backend-server", "probe", probe, "503"),
+        instance_check("backend-server", "unit", unit),
+    )
     assert view.services["backend"].state_on("backend-server") is state
     assert view.services["backend"].state_on("messaging-server") is InstanceState.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("unit", "state", "said"),
+    [
+        ("passing", InstanceState.UNKNOWN, "orch-backend:probe has not been made since the Consul agent started"),
+        (
+            "critical",
+            InstanceState.FAILED,
+            "orch-backend:unit is critical: node-app is failed",
+        ),
+    ],
+)
+def test_a_probe_that_was_not_made_since_its_agent_started_is_no_failure(
+    unit: str, state: InstanceState, said: str
+) -> None:
+    view = view_of(
+        instance_check("backend-server", "probe", "critical", ""),
+        instance_check("backend-server", "unit", unit, "node-app is failed" if unit == "critical" else ""),
+    )
+    assert view.services["backend"].instances["backend-server"] == InstanceView("backend-server", state, said)
 
 
 def test_a_failed_instance_says_what_its_failing_checks_said() -> None:
@@ -367,24 +392,37 @@ def test_no_bytes_make_reading_the_policy_fail(value: bytes) -> None:
     assert isinstance(parse_policy(pair(keys.CONFIG, value)), Kept | Unreadable)
 
 
-@given(
-    st.lists(
-        st.builds(
-            Check,
-            st.sampled_from([*VMS, "stranger"]),
-            st.sampled_from([keys.SERF_HEALTH, keys.LOAD_CHECK, "orch-backend:probe", "orch-guard:alive", "x"]),
-            st.sampled_from(["passing", "warning", "critical", "", "maintenance"]),
-            st.text(max_size=300),
-            st.sampled_from(["", "orch-backend", "orch-guard"]),
-        ),
-        max_size=20,
-    )
+CHECKS = st.lists(
+    st.builds(
+        Check,
+        st.sampled_from([*VMS, "stranger"]),
+        st.sampled_from([keys.SERF_HEALTH, keys.LOAD_CHECK, "orch-backend:probe", "orch-guard:alive", "x"]),
+        st.sampled_from(["passing", "warning", "critical", "", "maintenance"]),
+        st.text(max_size=300),
+        st.sampled_from(["", "orch-backend", "orch-guard"]),
+    ),
+    max_size=20,
 )
+
+
+@given(CHECKS)
 def test_no_checks_make_the_view_fail(checks: list[Check]) -> None:
     view = parse_view((), checks, POLICY)
     assert set(view.vms) == set(VMS)
     for instance in view.services["backend"].instances.values():
         assert len(instance.output) <= 200
+
+
+@given(CHECKS)
+def test_what_is_telling_of_the_checks_is_all_that_a_view_shows(checks: list[Check]) -> None:
+    assert parse_view((), telling(checks), POLICY) == parse_view((), checks, POLICY)
+
+
+def test_only_the_output_of_an_instance_that_does_not_pass_is_telling() -> None:
+    failing = instance_check("backend-server", "probe", "critical", "HTTP 500")
+    passing = instance_check("backend-server", "probe", "passing", "served 3 requests")
+    load = node_check("backend-server", keys.LOAD_CHECK, "warning", "2.31 per core")
+    assert telling((failing, passing, load)) == (failing, replace(passing, output=""), replace(load, output=""))
 
 
 def test_the_last_starts_of_each_hot_standby_are_seen_with_what_came_of_them() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import TypeAlias
 
 import pytest
 
-from orchestrator.observe.watch import Data, Observed, Snapshot, Source, Watch, pulse_source
-from orchestrator.store.port import KvPair, Port, Unknown
+from orchestrator.observe.watch import CHECKS, Data, Observed, Snapshot, Source, Watch, checks_source, pulse_source
+from orchestrator.store.port import Check, KvPair, Port, Unknown
 from tests.fakes.fake_consul import FakeConsul
 
 Answer: TypeAlias = "tuple[int, Data] | Exception"
@@ -150,6 +151,35 @@ def test_a_reading_anew_replaces_what_has_a_higher_index() -> None:
     observed.learn("a", 900, (B,))
     assert observed.learn("a", 5, (A,), anew=True)
     assert observed.snapshot().pairs == (A,)
+
+
+def test_what_a_passing_check_says_wakes_nobody_and_is_kept() -> None:
+    stop = threading.Event()
+    told = [
+        Check("a", "orch-backend:probe", status, output, "orch-backend")
+        for status, output in (("passing", "1"), ("passing", "2"), ("critical", "2"), ("critical", "3"))
+    ]
+    agent = ScriptedAgent(*((index, (check,)) for index, check in enumerate(told, start=5)))
+    observed = Observed([CHECKS])
+    versions: list[int] = []
+
+    def read(port: Port, index: int, wait_s: float) -> tuple[int, Data]:
+        versions.append(observed.snapshot().version)
+        return agent.read(port, index, wait_s)
+
+    port = FakeConsul(["vm-1"]).port("vm-1")
+    Watch(lambda stale: port, observed, [replace(checks_source(), read=read, swift=False)], stop).start()
+    assert settled(observed, agent).checks == (told[-1],)
+    assert versions == [0, 1, 1, 2, 3]
+    stop.set()
+    agent.close()
+
+
+def test_news_that_are_kept_back_are_shown_with_the_next() -> None:
+    observed = Observed(["a"])
+    observed.learn("a", 5, (A,), news_in=len)
+    assert not observed.learn("a", 6, (B,), news_in=len)
+    assert observed.snapshot().pairs == (B,)
 
 
 def test_a_snapshot_does_not_change_with_what_is_learnt_later() -> None:
