@@ -79,11 +79,13 @@ def test_a_message_by_hand_may_name_a_service_of_the_policy_by_its_unit() -> Non
 
 
 def test_a_unit_of_two_services_means_neither() -> None:
-    policy = Policy.model_validate(_with_services(one={"unit": "shared"}, two={"unit": "shared"}))
+    policy = Policy.model_validate(
+        _with_services(one={"unit": "shared"}, two={"unit": "shared", "order": ["frontend-server", "database-server"]})
+    )
     assert _service_of("shared", policy) == "shared"
 
 
-def _with_services(**services: dict[str, str]) -> dict[str, Any]:
+def _with_services(**services: dict[str, Any]) -> dict[str, Any]:
     document = policy_document("cold", 5.0, 86400.0)
     backend = document["services"]["backend"]
     return {**document, "services": {name: {**backend, **fields} for name, fields in services.items()}}
