@@ -155,7 +155,7 @@ def server() -> Iterator[Database]:
     problem = ""
     try:
         with datadirs() as folders:
-            server = Database(folders, server_id=1)
+            server = Database(folders, 1, free_port())
             server.start()
             server.open_writes()
             for statement in ACCOUNTS_AND_SCHEMA:

@@ -16,6 +16,9 @@ const LONGEST_PAUSE_MS = 200;
 const CONNECTIONS = 10;
 const WATCH_MS = 1000;
 const LATEST = 100;
+// A server that takes no writes may lack what was written elsewhere a moment ago: what is read is read where it was
+// written. Where nobody has taken writes for so long, an answer that may be old is better than none.
+const OLD_IS_BETTER_MS = 1500;
 
 const DUPLICATE = 1062;
 const READ_ONLY = new Set([1290, 1792, 1836]);
@@ -23,6 +26,10 @@ const ABSENT = new Set([1049, 1146]); // no such database, no such table
 
 class DatabaseAway extends Error {
   status = 503;
+}
+
+class NotTheActive extends Error {
+  errno = 1290;
 }
 
 /** A statement that no other try can help: its values are refused. Everything else may be over in a moment. */
@@ -86,6 +93,7 @@ function createDatabase({ host, port, name, user, password }) {
   const pool = mysql.createPool({
     host, port, user, password, connectTimeout: CONNECT_MS, connectionLimit: CONNECTIONS, timezone: 'Z', charset: 'utf8mb4',
   });
+  const active = new WeakSet(); // connections to the server that takes the writes
   let isPrepared = false;
   let preparing = null;
   let isReadOnly = false;
@@ -104,22 +112,35 @@ function createDatabase({ host, port, name, user, password }) {
     isPrepared = true;
   }
 
+  /** Make sure that a new connection leads to the server that takes the writes; an old one would have been ended. */
+  async function check(got, readsOld) {
+    if (active.has(got.connection)) return true;
+    const [[row]] = await got.query(sql.readOnly);
+    const isActive = Number(row.is_read_only) === 0;
+    if (isActive) active.add(got.connection);
+    else if (!readsOld) throw new NotTheActive('the server that answers takes no writes');
+    return isActive;
+  }
+
   /** One try on one connection, which is kept only when all went well: the next one may lead to another server. */
-  async function once(work, ms) {
+  async function once(work, ms, readsOld) {
     let isOver = false;
+    let isActive = true;
     const getting = pool.getConnection();
     getting.then((late) => isOver && late.release(), () => {});
     let connection;
     const trying = getting.then(async (got) => {
       if (isOver) return undefined;
       connection = got;
+      isActive = await check(got, readsOld);
       // One at a time: the first listing that is asked for comes after those that a new table begins with.
       if (!isPrepared) await (preparing ??= within(TRY_MS, prepare(got), 'the schema').finally(() => { preparing = null; }));
       return work((statement, values) => got.query(statement, values).then(([rows]) => rows));
     });
     try {
       const result = await within(ms, trying, 'the database');
-      connection.release();
+      if (isActive) connection.release();
+      else connection.destroy();
       return result;
     } catch (error) {
       if (isFinal(error)) connection.release();
@@ -131,14 +152,14 @@ function createDatabase({ host, port, name, user, password }) {
   }
 
   /** Try until it works. Rejects with DatabaseAway at the deadline, with the database's error when it is final. */
-  async function run(work, deadline) {
+  async function run(work, deadline, oldFrom = Infinity) {
     let wait = FIRST_PAUSE_MS;
     let problem = '';
     for (;;) {
       const left = deadline - now();
       if (left <= 0 || isClosed) throw new DatabaseAway(`the database cannot be used just now (${problem || 'no time left'})`);
       try {
-        const result = await once(work, Math.min(TRY_MS, left));
+        const result = await once(work, Math.min(TRY_MS, left), now() >= oldFrom);
         state.works();
         return result;
       } catch (error) {
@@ -152,6 +173,8 @@ function createDatabase({ host, port, name, user, password }) {
       wait = Math.min(2 * wait, LONGEST_PAUSE_MS);
     }
   }
+
+  const read = (work, deadline) => run(work, deadline, now() + OLD_IS_BETTER_MS);
 
   async function create(query, fields, key, created) {
     try {
@@ -169,14 +192,14 @@ function createDatabase({ host, port, name, user, password }) {
   /** So that /health knows how it is when nobody asks for anything. */
   async function watch() {
     const look = async (query) => { isReadOnly = Number((await query(sql.readOnly))[0].is_read_only) !== 0; };
-    for (; !isClosed; await pause(WATCH_MS)) await run(look, now() + WATCH_MS).catch(() => {});
+    for (; !isClosed; await pause(WATCH_MS)) await run(look, now() + WATCH_MS, now()).catch(() => {});
   }
   watch();
 
   return {
     describe: () => `${state}${state.ok && isReadOnly ? ' and read-only' : ''}`,
-    list: (deadline) => run(async (query) => (await query(sql.latest)).map(recordOf), deadline),
-    find: (id, deadline) => run(async (query) => (await query(sql.byId, [id])).map(recordOf)[0] ?? null, deadline),
+    list: (deadline) => read(async (query) => (await query(sql.latest)).map(recordOf), deadline),
+    find: (id, deadline) => read(async (query) => (await query(sql.byId, [id])).map(recordOf)[0] ?? null, deadline),
     /** Return the record with this key, which is a new one unless the key was there before. */
     create: (fields, key, deadline) => {
       const created = new Date();
