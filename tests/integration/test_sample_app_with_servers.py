@@ -290,6 +290,23 @@ def test_a_request_waits_while_the_database_is_read_only(app: App, database: Dat
     assert database.titled(title) == 2
 
 
+def test_nothing_is_read_from_a_server_that_takes_no_writes_while_another_may(
+    environment: dict[str, str], hasty_app: App, database: Database
+) -> None:
+    posted = hasty_app.post(a_title())
+    database.close_writes()
+    for number in (0, 1):
+        # Its connections are new: those of one that has been open for writes would have been ended with them.
+        asked = App(environment | ({"APP_DEADLINE_MS": "1000"} if number == 0 else {}))
+        asked.start()
+        try:
+            # In the end an answer that may be old is better than none.
+            answer = asked.ask("GET", f"/listings/{posted.listing['id']}")
+            assert answer.status == (503, 200)[number]
+        finally:
+            asked.kill()
+
+
 def test_a_database_that_hangs_is_asked_again_and_nothing_is_doubled(app: App, database: Database) -> None:
     title = a_title()
     with ThreadPoolExecutor() as pool:
