@@ -14,16 +14,13 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from orchestrator.domain import keys
-from orchestrator.domain.policy import FrontDoorPolicy, Policy
+from orchestrator.domain.policy import FrontDoorPolicy
 from orchestrator.liveness import Liveness
 from orchestrator.node.address import AddressTrouble, Door, door_for
 from orchestrator.node.catalog import CatalogComparison
-from orchestrator.node.duties import CloseWrites
 from orchestrator.node.duty import FAREWELL_S
 from orchestrator.node.feed import Feed, Reading
 from orchestrator.node.hand import Hand
@@ -31,11 +28,11 @@ from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge
 from orchestrator.node.probe import probe_instance
 from orchestrator.node.rejoin import Rejoin
 from orchestrator.node.replication.attendant import DataReading
-from orchestrator.node.replication.attended import Attended, LeaseEnded
+from orchestrator.node.replication.attended import LeaseEnded, Servers
 from orchestrator.node.rounds import Rounds
-from orchestrator.node.situation import AddressState, DataState, ProbeResult, Situation, UnitStatus
+from orchestrator.node.situation import AddressState, ProbeResult, Situation, UnitStatus
 from orchestrator.node.systemd import UnitWatch
-from orchestrator.settings import LocalSettings, settings_path
+from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.port import Port, Unknown
 
@@ -103,7 +100,7 @@ class Guard:
         self._rejoin = Rejoin(lambda: self._open_port(stale=True), self._other_addresses)
         self._units: Watching | None = None
         self._front_doors: dict[str, FrontDoorPolicy | None] = {}
-        self._attended: dict[str, Attended] = {}
+        self._servers = Servers(settings, self._knowledge, self._open_lease_port, self._events.put)
         self._catalog = CatalogComparison(settings.vm, self._port, time.monotonic)
         self._said = ""
 
@@ -172,11 +169,13 @@ class Guard:
             Feed("services-from-leader", leader, services, self._events.put, wait_s=_LEADER_WAIT_S),
         )
 
-    def _open_port(self, *, stale: bool, timeout_s: float = _CALL_TIMEOUT_S, consistent: bool = False) -> ConsulPort:
-        where, token = self._settings.consul, self._token
-        return ConsulPort(
-            where.host, where.port, token=token, timeout_s=timeout_s, stale_reads=stale, consistent_reads=consistent
-        )
+    def _open_port(self, *, stale: bool) -> ConsulPort:
+        consul = self._settings.consul
+        return ConsulPort(consul.host, consul.port, token=self._token, timeout_s=_CALL_TIMEOUT_S, stale_reads=stale)
+
+    def _open_lease_port(self, timeout_s: float) -> ConsulPort:
+        consul = self._settings.consul
+        return ConsulPort(consul.host, consul.port, token=self._token, timeout_s=timeout_s, consistent_reads=True)
 
     def _await_stop(self, stop_event: threading.Event) -> None:
         stop_event.wait()
@@ -205,26 +204,10 @@ class Guard:
             self._rounds.take_probe(event.service, event.result)
         elif isinstance(event, Reading):
             self._take_reading(event)
-        elif isinstance(event, DataReading):
-            self._take_data(event)
-        elif isinstance(event, LeaseEnded):
-            self._knowledge.lease(event.service, False)
-            log.warning("%s: %s", event.service, event.sentence)
+        elif isinstance(event, DataReading | LeaseEnded):
+            self._servers.take(event)
         elif isinstance(event, _Stop):
             self._stopping = True
-
-    def _take_data(self, reading: DataReading) -> None:
-        """Take what a database server is like, and what became of what it was told."""
-        known, before = self._knowledge, self._knowledge.data.get(reading.service, DataState())
-        known.take_facts(reading.service, reading.facts)
-        if reading.busy or not before.busy:
-            return
-        known.server_did(reading.service, before.busy, time.monotonic() if reading.failed else None)
-        if reading.failed:
-            log.warning("%s of %s was not done: %s", before.busy, reading.service, reading.failed)
-        elif reading.did == CloseWrites.__name__:
-            self._attended[reading.service].disarm()
-            known.lease(reading.service, False)
 
     def _take_reading(self, reading: Reading[Any]) -> None:
         known = self._knowledge
@@ -266,35 +249,11 @@ class Guard:
                 _close(name, door)
         self._front_doors = {name: each.front_door for name, each in policy.services.items()}
         self._rounds.read_addresses_soon()
-        self._attend_to_servers(policy)
+        self._hand.servers = self._servers.follow(policy)
         if self._units is not None:
             self._units.stop()
         self._units = self._watch_units(frozenset(each.unit for each in policy.services.values()), self._post_unit)
         self._units.start()
-
-    def _attend_to_servers(self, policy: Policy) -> None:
-        """Have each replicated service's server on this VM attended to, and no others."""
-        wanted = {
-            name: each for name, each in policy.services.items() if each.replication and self._settings.vm in each.order
-        }
-        settings = self._settings.database
-        if wanted and settings is None:
-            log.error("%s replicated here, but %s names no database", " and ".join(wanted), settings_path())
-            wanted = {}
-        for name in self._attended.keys() - wanted.keys():
-            self._attended.pop(name).stop()
-        for name, service in wanted.items():
-            lease_s = service.replication.lease_s if service.replication else 0.0
-            running = self._attended.get(name)
-            if settings is None or (running is not None and running.lease_s == lease_s):
-                continue
-            if running is not None:
-                running.stop()
-                self._knowledge.lease(name, False)
-            port = partial(self._open_port, stale=False, timeout_s=lease_s / 2, consistent=True)
-            self._attended[name] = Attended(name, service.unit, lease_s, settings, port, self._events.put)
-            self._attended[name].start()
-        self._hand.servers = MappingProxyType(dict(self._attended))
 
     def _other_addresses(self) -> tuple[str, ...]:
         policy = self._knowledge.policy
@@ -323,8 +282,7 @@ class Guard:
         self._rejoin.stop()
         if self._units is not None:
             self._units.stop()
-        for attended in self._attended.values():
-            attended.stop()
+        self._servers.stop()
         self._probes.shutdown(wait=False, cancel_futures=True)
         self._port.close()
         log.info("the guard of %s ends and leaves everything in place", self._settings.vm)

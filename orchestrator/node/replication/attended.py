@@ -1,21 +1,31 @@
-"""A database server with its attendant and its lease: what the guard's hand is given for a replicated service.
+"""The database servers of this VM, each with its attendant and its lease: what the guard's hand is given.
 
-In: what the hand asks. Out: `DataReading`s and the end of the lease, posted to the guard's queue.
+In: the policy; what the hand asks. Out: `DataReading`s and the end of a lease, posted to the guard's queue, and what
+the guard's loop has them note in its knowledge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
+from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.node import systemd
+from orchestrator.node.duties import CloseWrites
+from orchestrator.node.knowledge import Knowledge
 from orchestrator.node.replication.attendant import Action, Attendant, DataReading
 from orchestrator.node.replication.lease import Lease
 from orchestrator.node.replication.mariadb import MariaDbServer
 from orchestrator.node.replication.server import Server
-from orchestrator.settings import DatabaseSettings
+from orchestrator.node.situation import DataState
+from orchestrator.settings import DatabaseSettings, LocalSettings, settings_path
 from orchestrator.store.port import Port
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +85,71 @@ class Attended:
     def disarm(self) -> None:
         """See `Attending.disarm`."""
         self._lease.disarm()
+
+
+class Servers:
+    """One `Attended` per replicated service that has a copy here. Used by the guard's loop only."""
+
+    def __init__(
+        self,
+        settings: LocalSettings,
+        knowledge: Knowledge,
+        open_port: Callable[[float], Port],
+        post: Callable[[DataReading | LeaseEnded], None],
+    ) -> None:
+        """`open_port(timeout_s)` opens one with consistent reads; `post` must not block."""
+        self._settings = settings
+        self._knowledge = knowledge
+        self._open_port = open_port
+        self._post = post
+        self._attended: dict[str, Attended] = {}
+
+    def follow(self, policy: Policy) -> Mapping[str, Attended]:
+        """Attend to the servers that the policy names for this VM, and to no others; returns them by service."""
+        wanted = {name: each for name, each in policy.services.items() if each.replication and self._is_here(each)}
+        settings = self._settings.database
+        if wanted and settings is None:
+            log.error("%s has its copy here, and %s names no database", " and ".join(wanted), settings_path())
+        for name in [name for name in self._attended if name not in wanted]:
+            self._attended.pop(name).stop()
+        if settings is not None:
+            for name, service in wanted.items():
+                self._attend(name, service, settings)
+        return MappingProxyType(dict(self._attended))
+
+    def _is_here(self, service: ServicePolicy) -> bool:
+        return self._settings.vm in service.order
+
+    def _attend(self, name: str, service: ServicePolicy, settings: DatabaseSettings) -> None:
+        lease_s = service.replication.lease_s if service.replication else 0.0
+        running = self._attended.get(name)
+        if running is not None and running.lease_s == lease_s:
+            return
+        if running is not None:
+            running.stop()
+            self._knowledge.lease(name, False)
+        port = partial(self._open_port, lease_s / 2)
+        self._attended[name] = Attended(name, service.unit, lease_s, settings, port, self._post)
+        self._attended[name].start()
+
+    def take(self, event: DataReading | LeaseEnded) -> None:
+        """Note what a server is like, what became of what it was told, or that its lease is over."""
+        if isinstance(event, LeaseEnded):
+            self._knowledge.lease(event.service, False)
+            log.warning("%s: %s", event.service, event.sentence)
+            return
+        told = self._knowledge.data.get(event.service, DataState()).busy
+        self._knowledge.take_facts(event.service, event.facts)
+        if event.busy or not told:
+            return
+        self._knowledge.server_did(event.service, told, time.monotonic() if event.failed else None)
+        if event.failed:
+            log.warning("%s of %s was not done: %s", told, event.service, event.failed)
+        elif told == CloseWrites.__name__ and event.service in self._attended:
+            self._attended[event.service].disarm()
+            self._knowledge.lease(event.service, False)
+
+    def stop(self) -> None:
+        """End all threads; the servers stay as they are, and the next guard takes their writes under a lease again."""
+        for attended in self._attended.values():
+            attended.stop()
