@@ -40,6 +40,8 @@ _SESSION_PAUSES = pauses(*[0.02] * _SESSION_FAST_TRIES, 2.0)
 # struck off meanwhile (a dead server is), and would notice only with its next full comparison, up to a minute later.
 _UNSYNCED_AFTER_TRIES = 40
 _PAUSES = pauses(0.1, 0.2, 0.5, 1.0, 2.0)
+# A role lock whose session was lost is nobody's for its lock-delay, and clients wait for its end.
+_LOCK_PAUSES = pauses(*[0.1] * 30, 1.0)
 # What a duty that only asks for something (a stop, a reload) has brought about shows by then, or is asked for again.
 _EFFECT_WITHIN_S = 2.0
 
@@ -166,7 +168,7 @@ class Rounds:
     ) -> None:
         tries = self._troubles[key].tries + 1 if key in self._troubles else 1
         fast = isinstance(duty, do.CreateSession) and tries <= _SESSION_FAST_TRIES
-        wait = _SESSION_PAUSES if isinstance(duty, do.CreateSession) else _PAUSES
+        wait = {do.CreateSession: _SESSION_PAUSES, do.AcquireLock: _LOCK_PAUSES}.get(type(duty), _PAUSES)
         self._troubles[key] = _Trouble(tries, self._clock() + pause_s(wait, tries))
         if isinstance(duty, do.CreateSession) and self._clock() >= self._agent_read_at + AGENT_OFTEN_S:
             self.read_agent_soon()  # perhaps the probe failed meanwhile: then there is nothing to try

@@ -78,6 +78,8 @@ def _role(case: Case, facts: ServerFacts) -> Found:
         where = case.at.assignment.active if case.at.assignment else "elsewhere"
         reason = f"{case.at.service} is active on {where}" if not case.active_here else "The role lock is not ours"
         yield do.CloseWrites(case.at.service, f"{reason}: no write is taken here any more.")
+    elif case.active_here and case.lock_free and not facts.writable:
+        yield from _prepare(case, facts)
     elif not facts.writable:
         yield from _standby(case, facts)
 
@@ -101,6 +103,17 @@ def _primary(case: Case, facts: ServerFacts) -> Found:
         yield do.Promote(case.at.service, f"{case.at.service} is active here: its copy follows nobody.", None)
     else:
         yield from _serve(case, facts, sync)
+
+
+def _prepare(case: Case, facts: ServerFacts) -> Found:
+    """Promote while the role lock, which nobody holds, cannot be taken yet: the copy stays read-only.
+
+    Whoever held it acknowledges nothing more from then on, since it waits for this copy.
+    """
+    sync = case.at.data.sync
+    if sync is not None and case.view.vm in sync.complete and facts.replica is not None and case.healthy:
+        reason = f"{case.at.service} is to be active here: its copy is promoted, read-only."
+        yield do.Promote(case.at.service, reason, position_to_reach(case))
 
 
 def _is_recorded(case: Case, sync: Sync) -> bool:

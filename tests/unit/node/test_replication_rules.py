@@ -167,6 +167,16 @@ TABLE = [
         at_work(data=data(ALONE, None)),
         ["WriteSync"],
     ),
+    (
+        "it is promoted already while nobody can take the lock yet, and takes the lock as soon as it can",
+        at_work(assignment=NEW_EPOCH, lock=the_lock(vm=OTHER, session=None), data=data(COPY, BEFORE)),
+        ["AcquireLock", "Promote"],
+    ),
+    (
+        "but not while its former holder has the lock: it has to follow to the end",
+        at_work(assignment=NEW_EPOCH, lock=the_lock(vm=OTHER, session="another"), data=data(COPY, BEFORE)),
+        [],
+    ),
     # -- a restart of the server where it is
     (
         "a primary that has restarted waits for its standby before it takes writes",
@@ -251,14 +261,16 @@ def test_what_is_done_about_the_data(at: Situation, expected: list[str], request
 
 def test_the_lock_is_taken_before_the_copy_is_promoted_and_says_that_it_is_not_ready() -> None:
     free = the_lock(vm=OTHER, epoch=8, session=None, position="0-1-9")
-    (taken,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=free, data=data(COPY, BEFORE))))
+    taken, promoted = told(plan_of(at_work(assignment=NEW_EPOCH, lock=free, data=data(COPY, BEFORE))))
     assert isinstance(taken, do.AcquireLock)
+    assert isinstance(promoted, do.Promote)
+    assert promoted.position == "0-1-9"
     assert (taken.ready, taken.position) == (False, "0-1-9")
 
 
 def test_a_lock_that_was_lost_says_no_position() -> None:
     lost = the_lock(vm=OTHER, epoch=7, session=None, position="0-1-3")
-    (taken,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=lost, data=data(COPY, BEFORE))))
+    taken, _ = told(plan_of(at_work(assignment=NEW_EPOCH, lock=lost, data=data(COPY, BEFORE))))
     assert isinstance(taken, do.AcquireLock)
     assert taken.position is None
 
