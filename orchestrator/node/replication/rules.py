@@ -153,7 +153,7 @@ def _serve(case: Case, facts: ServerFacts, sync: Sync) -> Found:
     if lock is None or lock.session is None or assignment is None:
         return
     others = tuple(vm for vm in sync.complete if vm != case.view.vm)
-    if standby is not None and not others and facts.writable and facts.proven == case.view.vm_addresses.get(standby):
+    if standby is not None and not others and facts.writable and _is_proven(case, facts, standby):
         yield _write_sync(case, (case.view.vm, standby), f"{standby} has everything and acknowledges each commit")
         return
     if facts.waits_for_replica != bool(others):
@@ -173,6 +173,11 @@ def _serve(case: Case, facts: ServerFacts, sync: Sync) -> Found:
         yield from _lose_standby(case, others[0])
     elif standby is not None and facts.replicas > 0:
         yield do.JoinReplica(service, f"{standby} replicates: it is to acknowledge.", case.view.vm_addresses[standby])
+
+
+def _is_proven(case: Case, facts: ServerFacts, standby: str) -> bool:
+    """Say whether the standby was proved to have everything, and has not fallen silent since."""
+    return case.since.silent is None and facts.proven == case.view.vm_addresses.get(standby)
 
 
 def _standby_of(case: Case) -> str | None:

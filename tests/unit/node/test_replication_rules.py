@@ -310,6 +310,16 @@ def test_a_standby_that_is_silent_for_its_time_is_recorded_as_lost_before_anythi
     assert written.record.complete == (HERE,)
 
 
+@pytest.mark.parametrize("facts", SILENT_STANDBY, ids=["gone", "says nothing"])
+def test_a_standby_that_was_proved_once_and_is_lost_is_not_recorded_again_but_waited_for_no_more(
+    facts: ServerFacts,
+) -> None:
+    at = at_work(data=data(replace(facts, proven=ADDRESSES[OTHER]), HERE_ALONE))
+    first = plan_of(at)
+    (waits,) = told(plan_of(at, first.memory, NOW + 2.0))
+    assert waits == do.WaitForReplica("frontend", waits.reason, False)
+
+
 def test_a_standby_that_acknowledges_again_in_time_stays() -> None:
     first = plan_of(at_work(data=data(replace(PRIMARY, waiting=2, acknowledged=0))))
     second = plan_of(at_work(data=data(replace(PRIMARY, waiting=2, acknowledged=1))), first.memory, NOW + 0.9)
