@@ -13,7 +13,17 @@ from orchestrator.domain import keys
 from orchestrator.observe.watch import Observed, Snapshot, checks_source, leader_sources, prefix_source, start_watching
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.election import Election
-from orchestrator.store.port import AgentService, CasPut, Port, ProbeSpec, PushedSpec, Refused, TxnOutcome, Unknown
+from orchestrator.store.port import (
+    AgentService,
+    CasPut,
+    Port,
+    ProbeSpec,
+    PushedSpec,
+    Refused,
+    TxnOutcome,
+    Unknown,
+    is_unasked,
+)
 from tests.integration.consul_agent import NODE, ConsulAgent
 
 SERVICE = AgentService("orch-backend", "backend", 3000)
@@ -97,6 +107,25 @@ def test_the_agents_own_probe_ends_the_session_and_frees_the_lock(
     assert pairs[0].session is None
     with pytest.raises(Refused, match="critical"):
         port.session_create("orch-guard:backend@vm-1", ("orch-backend:probe",))
+    assert [is_unasked(check) for check in port.checks()[1] if check.service_id == SERVICE.id] == [False]
+
+
+def test_an_agent_that_restarts_keeps_what_was_pushed_and_calls_its_own_probe_critical_without_a_word(
+    own_consul_agent: ConsulAgent,
+) -> None:
+    port = ConsulPort(port=own_consul_agent.http_port)
+    port.agent_register(SERVICE)
+    port.agent_register_pushed(SERVICE.id, PushedSpec("orch-backend:unit", "unit", 100_000.0, "passing"))
+    port.agent_push("orch-backend:unit", "passing", "node-app is active")
+    # The first one is made at a random moment within the interval.
+    seldom = ProbeSpec("orch-backend:probe", "answers", "tcp", "127.0.0.1:1", 100_000.0, 0.5, 1, "passing")
+    port.agent_register_probe(SERVICE.id, seldom)
+    own_consul_agent.stop()
+    own_consul_agent.start()
+    kept = {check.check_id: check for check in port.agent_checks() if check.service_id == SERVICE.id}
+    probe, unit = kept["orch-backend:probe"], kept["orch-backend:unit"]
+    assert (probe.status, probe.output, is_unasked(probe)) == ("critical", "", True)
+    assert (unit.status, unit.output, is_unasked(unit)) == ("passing", "node-app is active", False)
 
 
 def test_a_tcp_probe_that_finds_nobody_turns_critical(own_consul_agent: ConsulAgent) -> None:
@@ -106,6 +135,7 @@ def test_a_tcp_probe_that_finds_nobody_turns_critical(own_consul_agent: ConsulAg
         SERVICE.id, ProbeSpec("orch-backend:probe", "answers", "tcp", "127.0.0.1:1", 1.0, 0.5, 1, "passing")
     )
     eventually(lambda: [c.status for c in port.checks()[1] if c.service_id == SERVICE.id] == ["critical"])
+    assert [is_unasked(check) for check in port.checks()[1] if check.service_id == SERVICE.id] == [False]
 
 
 def test_an_election_is_lost_with_the_alive_check(own_consul_agent: ConsulAgent) -> None:

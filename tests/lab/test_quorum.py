@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
-from deploy.trials.trial import FRONT_DOOR, settle
+from deploy.trials.trial import FRONT_DOOR, settle, wait_until
 from tests.lab.fleet import (
     HOME,
     SECOND,
@@ -43,6 +44,12 @@ def what_serves(lab: Lab) -> dict[str, Any]:
     }
 
 
+def own_checks(lab: Lab) -> set[str]:
+    """Return what the agent on the backend's VM thinks of the backend."""
+    told = lab.run(HOME["backend"], ["curl", "-s", "-m", "5", "http://127.0.0.1:8500/v1/agent/checks"], timeout_s=20)
+    return {check["Status"] for check in json.loads(told.stdout).values() if check["ServiceID"] == "orch-backend"}
+
+
 def test_without_quorum_nothing_moves_and_clients_are_served(fleet: Lab, tmp_path: Path) -> None:
     before, serving = epochs(fleet), what_serves(fleet)
     assert None not in serving["roles"].values()
@@ -62,6 +69,8 @@ def test_without_quorum_nothing_moves_and_clients_are_served(fleet: Lab, tmp_pat
             assert what_serves(fleet) == serving
             time.sleep(0.5)
         fleet.mend(HOME["backend"])
+        # Else what the others learn first of it is that it fails.
+        wait_until("its own agent finds it well", lambda: own_checks(fleet) == {"passing"}, 60)
         wait_client(client, time.time(), within_s=60)
         served_again = time.time()
 
