@@ -51,6 +51,8 @@ class Since:
     """The data's server runs and does not answer."""
     silent: float | None = None
     """The standby that is in sync has acknowledged nothing although something waits for it, or is not connected."""
+    unleased: float | None = None
+    """The data's server takes writes that no lease would end."""
     acknowledged: int = 0
     """How many commits had been acknowledged at the last look."""
     given: Given | None = None
@@ -222,7 +224,8 @@ class Case:
         registration = self.at.registration
         unproven = registration is None or not registration.is_whole or registration.unit_status == CRITICAL
         ready = self.view.kv_fresh and self.view.agent_known and self.may_run
-        return ready and unproven and self.at.unit.state is UnitState.ACTIVE
+        # With a fault of its data no answer would make it healthy.
+        return ready and unproven and self.at.unit.state is UnitState.ACTIVE and self.data_fault is None
 
     @property
     def describe(self) -> str:
@@ -247,6 +250,7 @@ def remember(old: Since, case: Case) -> Since:
         handed_over=since(old.handed_over, case.at.address is AddressState.HANDED_OVER),
         unanswering=since(old.unanswering, case.server_is_mute),
         silent=since(old.silent, case.standby_is_mute(old.acknowledged)),
+        unleased=since(old.unleased, facts is not None and facts.writable and not case.at.data.leased),
         acknowledged=facts.acknowledged if facts is not None and facts.answers else old.acknowledged,
         given=_given(old.given, case),
     )

@@ -217,6 +217,15 @@ class Follow(Duty):
 
 
 @dataclass(frozen=True, slots=True)
+class Acknowledge(Duty):
+    """Tell the source at the address of each transaction that is received, once all that it has is received."""
+
+    changes: ClassVar[Medium] = Medium.DATA
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
 class WaitForReplica(Duty):
     """Let each commit wait until the standby has it, or not."""
 

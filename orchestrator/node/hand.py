@@ -32,6 +32,7 @@ TROUBLES = (Unknown, Refused, AddressTrouble, systemd.SystemdAway, NotDone)
 CLOSE_WITHIN_S = 1.0
 PROMOTE_WITHIN_S = 10.0
 """What was received is applied within this, or the server is told again."""
+ACKNOWLEDGE_WITHIN_S = 1.0
 JOIN_WITHIN_S = 1.0
 """Commits may wait this long for a standby that does not join after all."""
 
@@ -192,6 +193,8 @@ def action_of(duty: do.Duty) -> Action:
         return lambda server: server.promote(duty.position, PROMOTE_WITHIN_S)
     if isinstance(duty, do.Follow):
         return lambda server: server.follow(duty.address)
+    if isinstance(duty, do.Acknowledge):
+        return lambda server: server.acknowledge(duty.address, ACKNOWLEDGE_WITHIN_S)
     if isinstance(duty, do.WaitForReplica):
         return lambda server: server.wait_for_replica(duty.on)
     if isinstance(duty, do.JoinReplica):

@@ -10,14 +10,14 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Assignment, Sync
+from orchestrator.domain.records import Assignment, Endpoints, Sync
 from orchestrator.node.feed import Newest
 from orchestrator.node.instance import KEPT_BY, lock_view, session_name
 from orchestrator.node.replication.facts import ServerFacts
@@ -92,6 +92,8 @@ class Knowledge:
         self._state_dir = state_dir
         self.policy = self._kept_policy()
         self._assignments = self._kept_assignments()
+        self._read_from: dict[str, KvPair] = {}
+        """Service -> what its assignment was read from: it is looked at far more often than it changes."""
         self._complained: dict[str, int] = {}
 
     def take_policy(self, pair: KvPair | None) -> bool:
@@ -189,7 +191,7 @@ class Knowledge:
                     contested=name in self.contested,
                     door_trouble=self.door_troubles.get(name, ""),
                     unsynced=name in self.unsynced,
-                    data=self._data(name, pairs.get(keys.sync(name))) if service.replication else DataState(),
+                    data=self._data(name, pairs) if service.replication else DataState(),
                 )
             )
         return tuple(found)
@@ -199,7 +201,10 @@ class Knowledge:
         if pair is None:
             if self.kv.value is not None:
                 self._assignments.pop(service, None)
+                self._read_from.pop(service, None)
             return 0
+        if self._read_from.get(service) is pair:
+            return pair.modify_index
         try:
             assignment = Assignment.from_json(pair.value)
         except ValueError as error:
@@ -209,19 +214,31 @@ class Knowledge:
             self._assignments[service] = assignment
             kept = {name: each.model_dump(mode="json") for name, each in self._assignments.items()}
             self._keep(ASSIGNMENTS_FILE, json.dumps(kept))
+        self._read_from[service] = pair
         return pair.modify_index
 
-    def _data(self, service: str, pair: KvPair | None) -> DataState:
+    def _data(self, service: str, pairs: Mapping[str, KvPair]) -> DataState:
         """Return the state of the service's data. A record that cannot be read is not an absent one."""
-        state = self.data.get(service, DataState())
+        state, pair = self.data.get(service, DataState()), pairs.get(keys.sync(service))
         if pair is None:
-            return state
+            return replace(state, had_traffic=self._had_traffic(service, pairs.get(keys.endpoints(service))))
         try:
             record = Sync.from_json(pair.value)
         except ValueError as error:
             self._complain(pair.key, pair.modify_index, f"{pair.key} cannot be read, nothing is promoted: {error}")
             return replace(state, sync_index=pair.modify_index, sync_problem=str(error))
         return replace(state, sync=record, sync_index=pair.modify_index)
+
+    def _had_traffic(self, service: str, pair: KvPair | None) -> bool:
+        """Say whether traffic was pointed here at the present epoch: only then this VM is sure to have been ready."""
+        assignment = self._assignments.get(service)
+        try:
+            endpoints = Endpoints.from_json(pair.value) if pair is not None else None
+        except ValueError:
+            return False
+        if endpoints is None or assignment is None or endpoints.epoch != assignment.epoch:
+            return False
+        return self.vm == assignment.active == endpoints.endpoints[0].vm
 
     def _complain(self, key: str, index: int, sentence: str) -> None:
         """Log once per version of the key."""

@@ -123,6 +123,8 @@ class DataState:
     """Writes close by themselves when the role lock is not confirmed any more."""
     failed_at: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """What the server was told last and did not do -> when (monotonic) that was known."""
+    had_traffic: bool = False
+    """Traffic was pointed at this VM at the present epoch; found out only where there is no record."""
     sync: Sync | None = None
     sync_index: int = 0
     """ModifyIndex of the record, 0 where there is none."""

@@ -74,9 +74,15 @@ class Pair:
         self.guard_b.follow(self.a.address)
         wait_for(self.guard_b, lambda facts: facts.replica is not None and facts.replica.receives, "B receives")
 
+    def acknowledge(self) -> None:
+        """B tells A what it receives, having everything."""
+        self.guard_b.acknowledge(self.a.address, WAIT_S)
+        wait_for(self.guard_a, lambda facts: facts.replicas == 1, "B acknowledges")
+
     def join(self) -> None:
         """B is in sync, as a guard makes it."""
         self.follow()
+        self.acknowledge()
         self.guard_a.join_replica(self.b.address, WAIT_S)
 
     def write(self, number: int) -> None:
@@ -374,6 +380,8 @@ def test_a_planned_switch_loses_nothing_and_the_old_primary_follows_without_a_cl
     facts = pair.guard_a.read()
     assert facts.replica is not None
     assert (facts.replica.needs_clone, facts.waits_for_replica, facts.writable) == (False, False, False)
+    pair.guard_a.acknowledge(pair.b.address, WAIT_S)
+    wait_for(pair.guard_b, lambda facts: facts.replicas == 1, "A acknowledges")
     pair.guard_b.join_replica(pair.a.address, WAIT_S)
     assert Commit(pair.b, 3).wait().acknowledged, "and back again"
     pair.guard_b.close_writes(2.0)
@@ -475,6 +483,41 @@ def test_what_was_received_into_a_corrupt_relay_log_is_fetched_again(pair: Pair)
         pair.guard_b.promote(None, 1.0)
     pair.guard_b.follow(pair.a.address)
     until(lambda: numbers(pair.b) == list(range(1, 30)), "nothing is missing")
+
+
+def test_a_standby_that_starts_anew_acknowledges_nothing_before_it_has_everything_again(pair: Pair) -> None:
+    pair.join()
+    assert pair.guard_b.read().acknowledges
+    pair.b.ask("STOP SLAVE SQL_THREAD")
+    pair.write(1)
+    pair.b.kill()
+    pair.b.start()
+    facts = pair.guard_b.read()
+    assert (facts.acknowledges, numbers(pair.b)) == (False, []), "what it had acknowledged is not here"
+    with pytest.raises(NotInTime, match="nothing is received"):
+        pair.guard_b.acknowledge(pair.a.address, 0.2)
+    pair.follow()
+    wait_for(pair.guard_a, lambda facts: facts.replicas == 0, "nobody acknowledges")
+    (commit,) = pair.waiting_commits(2)
+    pair.acknowledge()
+    assert pair.guard_b.read().acknowledges
+    # What it received before is not acknowledged by itself, but with the next one.
+    pair.write(3)
+    assert commit.wait().acknowledged
+    pair.a.kill()
+    pair.guard_b.promote(None, WAIT_S)
+    assert numbers(pair.b) == [1, 2, 3]
+
+
+def test_a_standby_does_not_acknowledge_before_it_has_received_everything(pair: Pair) -> None:
+    pair.write(1)
+    pair.follow()
+    pair.a.freeze()
+    with pytest.raises((NotInTime, ServerAway)):
+        pair.guard_b.acknowledge(pair.a.address, 0.2)
+    assert not pair.guard_b.read().acknowledges
+    pair.a.thaw()
+    pair.acknowledge()
 
 
 def test_a_row_that_differs_needs_a_clone(pair: Pair) -> None:

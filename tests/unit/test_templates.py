@@ -155,7 +155,7 @@ def test_a_database_starts_read_only_and_alone_and_loses_nothing_that_it_acknowl
             "sync_binlog": "1",
             "innodb_flush_log_at_trx_commit": "1",
             "rpl_semi_sync_master_enabled": "OFF",
-            "rpl_semi_sync_slave_enabled": "ON",
+            "rpl_semi_sync_slave_enabled": "OFF",
             "rpl_semi_sync_master_wait_point": "AFTER_SYNC",
             "rpl_semi_sync_master_wait_no_slave": "ON",
         }

@@ -86,8 +86,11 @@ class ServerFacts:
     proven: str | None = None
     """Address of the standby that `join_replica` proved to have everything, as long as commits have waited for it
     since; None otherwise, and after a restart of the guard."""
+    acknowledges: bool = False
+    """As a copy it tells its source what it has received. Off after a start of the server, which throws away what was
+    received and not applied, until all of that was received again (`Server.acknowledge`)."""
     up_s: float = 0.0
-    """Whole seconds since the server started. A standby's start purges what was received and not applied."""
+    """Whole seconds since the server started."""
 
 
 def no_answer(at: float, problem: str) -> ServerFacts:

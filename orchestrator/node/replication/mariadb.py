@@ -32,6 +32,7 @@ _READ_TIMEOUT_S = 1.5
 """Of one reading, all its statements together; below `CALL_TIMEOUT_S`, which holds whatever else is to be done."""
 _KILL_AGAIN_S = 0.02
 _LOOK_AGAIN_S = 0.2
+_RECEIVED_AGAIN_S = 0.05
 _LEAST_S = 0.02
 _WRONG_PASSWORD = 1045
 
@@ -178,6 +179,7 @@ class MariaDbServer:
             waiting=int(status.get("Rpl_semi_sync_master_wait_sessions", 0)),
             acknowledged=int(status.get("Rpl_semi_sync_master_yes_tx", 0)),
             proven=self._proven,
+            acknowledges=bool(variables["semi_sync_replica"]),
             up_s=float(status.get("Uptime", 0)),
         )
 
@@ -255,8 +257,6 @@ class MariaDbServer:
             # Also where it is read-only: switching semi-sync off acknowledges what waits.
             self.close_writes(deadline.left_s)
             self._run(deadline, self._sql.source_off)
-        for statement in self._sql.replica_on:
-            self._run(deadline, statement)
         rows = self._run(deadline, self._sql.replica_status)
         if not rows:
             self._run(deadline, self._sql.start_from_here)
@@ -274,15 +274,36 @@ class MariaDbServer:
             self._run(deadline, self._sql.stop)
             self._replicate_from(address, deadline)
         elif not replica.needs_clone:
-            self._go_on(rows[0], replica, deadline)
+            self._go_on(rows[0], deadline)
 
-    def _go_on(self, row: Row, replica: Replica, deadline: _Deadline) -> None:
-        """Start what is stopped, and receive anew where what is received is not acknowledged."""
-        if replica.receives and replica.applies and not replica.semi_sync:
-            self._run(deadline, self._sql.stop_receiving)
+    def _go_on(self, row: Row, deadline: _Deadline) -> None:
+        """Start what is stopped. With both threads stopped this throws away what was received."""
+        running = (row["Slave_IO_Running"], row["Slave_SQL_Running"])
+        if running == ("No", "No"):
+            self._run(deadline, self._sql.replica_off)
+        if "No" in running:
             self._run(deadline, self._sql.start)
-        elif "No" in (row["Slave_IO_Running"], row["Slave_SQL_Running"]):
-            self._run(deadline, self._sql.start)
+
+    def acknowledge(self, address: str, within_s: float) -> None:
+        """See `Server.acknowledge`."""
+        deadline = _Deadline(within_s)
+        wanted = self.position_of(address)
+        while True:
+            rows = self._run(deadline, self._sql.replica_status)
+            variables = self._run(deadline, self._sql.variables)[0]
+            replica = _replica_of(rows[0], variables, {}) if rows else None
+            if replica is None or not replica.receives or replica.source != address:
+                raise NotInTime(f"nothing is received from {address}")
+            if holds(replica.received or str(variables["gtid_current_pos"]), wanted):
+                break
+            if deadline.is_over:
+                raise NotInTime(f"what {address} has, up to {wanted}, was not received in time: {replica.received}")
+            time.sleep(_RECEIVED_AGAIN_S)
+        for statement in self._sql.replica_on:
+            self._run(deadline, statement)
+        # It counts from the next connection; applying goes on, so that nothing that was received is thrown away.
+        self._run(deadline, self._sql.stop_receiving)
+        self._run(deadline, self._sql.start)
 
     def _is_source(self, row: Row, address: str) -> bool:
         wanted = (address, self._settings.port, self._settings.replication_user, "Slave_Pos")
@@ -291,6 +312,7 @@ class MariaDbServer:
     def _replicate_from(self, address: str, deadline: _Deadline) -> None:
         settings = self._settings
         where = (address, settings.port, settings.replication_user, self._password())
+        self._run(deadline, self._sql.replica_off)
         self._run(deadline, self._sql.change_source, *where)
         self._run(deadline, self._sql.start)
 

@@ -64,11 +64,25 @@ def tend_data(case: Case) -> Found:
     facts = case.at.data.facts
     if not case.replicated or facts is None or not facts.answers or case.at.data.busy:
         return
-    if case.at.unit.state is not UnitState.ACTIVE or not case.view.kv_fresh:
-        # Without Consul the lease closes writes; nothing else is safe to do.
+    if case.at.unit.state is not UnitState.ACTIVE:
+        return
+    if not case.view.kv_fresh:
+        yield from _without_consul(case)
         return
     for found in _role(case, facts):
         yield _not_too_often(case, found)
+
+
+def _without_consul(case: Case) -> Found:
+    """The lease closes writes, and nothing else is safe. A guard that has restarted has none: it takes as long."""
+    policy = case.at.policy.replication
+    if policy is None or case.since.unleased is None:
+        return
+    over = case.since.unleased + policy.lease_s
+    if case.now < over:
+        yield Later(over)
+    else:
+        yield do.CloseWrites(case.at.service, "Nobody confirms the role lock: no write is taken here any more.")
 
 
 def _role(case: Case, facts: ServerFacts) -> Found:
@@ -111,9 +125,22 @@ def _prepare(case: Case, facts: ServerFacts) -> Found:
     Whoever held it acknowledges nothing more from then on, since it waits for this copy.
     """
     sync = case.at.data.sync
-    if sync is not None and case.view.vm in sync.complete and facts.replica is not None and case.healthy:
+    if sync is not None and _is_whole(case, facts, sync) and facts.replica is not None and case.healthy:
         reason = f"{case.at.service} is to be active here: its copy is promoted, read-only."
-        yield do.Promote(case.at.service, reason, position_to_reach(case))
+        yield do.Promote(case.at.service, reason, _upto(case))
+
+
+def _is_whole(case: Case, facts: ServerFacts, sync: Sync) -> bool:
+    """Say whether the copy here holds every acknowledged write: recorded, and not started anew since."""
+    return case.view.vm in sync.complete and (facts.replica is None or facts.acknowledges)
+
+
+def _upto(case: Case) -> str | None:
+    """Return the position to reach, at the first try only.
+
+    What a whole copy has never received was never acknowledged, and nobody may have it any more.
+    """
+    return None if do.Promote.__name__ in case.at.data.failed_at else position_to_reach(case)
 
 
 def _is_recorded(case: Case, sync: Sync) -> bool:
@@ -122,26 +149,33 @@ def _is_recorded(case: Case, sync: Sync) -> bool:
 
 
 def _first_record(case: Case, facts: ServerFacts) -> Found:
-    """Begin the record where the service is founded, or where it was deleted under a primary that serves."""
+    """Begin the record where the service is founded, or where it was deleted under a primary that serves.
+
+    Otherwise only on an operator's word, as for any copy of which nobody knows whether it is whole.
+    """
     assignment, lock = case.at.assignment, case.at.lock
-    if assignment is None or case.at.data.sync_problem:
+    if assignment is None or (case.at.data.sync_problem and not assignment.accepts_data_loss):
         return
-    founded = assignment.kind is MoveKind.INITIAL and assignment.epoch == 1
-    serves = facts.writable and lock is not None and lock.value is not None and lock.value.ready
-    if founded or serves:
-        why = "it is founded here" if founded else "its primary serves here, and the record was gone"
-        yield _write_sync(case, (case.view.vm,), why)
+    ready = facts.writable and lock is not None and lock.value is not None and lock.value.ready
+    if assignment.kind is MoveKind.INITIAL:
+        yield _write_sync(case, (case.view.vm,), "it is founded here")
+    elif ready or case.at.data.had_traffic:
+        yield _write_sync(case, (case.view.vm,), "it is its primary, and the record was gone")
+    elif assignment.accepts_data_loss and facts.replica is not None:
+        yield do.Promote(case.at.service, f"{case.at.service} is active here: its copy is promoted.", None)
+    elif assignment.accepts_data_loss:
+        yield _write_sync(case, (case.view.vm,), "there was no record, and an operator accepts what it lacks")
 
 
 def _take_over(case: Case, facts: ServerFacts, sync: Sync) -> Found:
     """Promote a whole copy: apply what was received, then record that it alone is whole, then (next) open writes."""
     assignment = case.at.assignment
-    whole = case.view.vm in sync.complete
+    whole = _is_whole(case, facts, sync)
     if assignment is None or not (whole or assignment.accepts_data_loss):
         return
     if facts.replica is not None:
-        upto = position_to_reach(case) if whole else None
-        yield do.Promote(case.at.service, f"{case.at.service} is active here: its copy is promoted.", upto)
+        reason = f"{case.at.service} is active here: its copy is promoted."
+        yield do.Promote(case.at.service, reason, _upto(case) if whole else None)
     else:
         why = "its copy was promoted" if whole else "its copy was promoted although it may lack acknowledged writes"
         yield _write_sync(case, (case.view.vm,), why)
@@ -228,7 +262,12 @@ def _standby(case: Case, facts: ServerFacts) -> Found:
     if not ready or lock.value.epoch != assignment.epoch or assignment.active not in case.view.vm_addresses:
         return
     address, replica = case.view.vm_addresses[assignment.active], facts.replica
-    follows = replica is not None and replica.source == address
-    if follows and replica is not None and (replica.needs_clone or (replica.receives and replica.applies)):
-        return
+    if replica is not None and replica.source == address:
+        if replica.needs_clone:
+            return
+        if replica.receives and replica.applies:
+            if not facts.acknowledges:
+                why = f"{assignment.active} is told what is received, once all that it has is here."
+                yield do.Acknowledge(case.at.service, why, address)
+            return
     yield do.Follow(case.at.service, f"{assignment.active} takes the writes: its data is copied here.", address)

@@ -30,10 +30,7 @@ class Server(Protocol):
         """Read how the server is; raises `ServerAway`."""
 
     def position_of(self, address: str) -> str:
-        """Read the GTID position of the server at `address`, over the network; raises `ServerAway`.
-
-        For a standby that started anew: once it has `received` that, it again has all that was acknowledged.
-        """
+        """Read the GTID position of the server at `address`, over the network; raises `ServerAway`."""
 
     def close_writes(self, within_s: float) -> None:
         """Take no write any more: read-only, and every client's connection is ended.
@@ -51,8 +48,16 @@ class Server(Protocol):
         """Be a read-only copy of the server at `address` and go on from what is here; no wait for it to catch up.
 
         Does nothing when it already does so. Goes on after an error that passes, and fetches again what was received
-        into a relay log that cannot be read. Never discards a transaction: a copy that has diverged stays as it is,
+        into a relay log that cannot be read. Wherever what was received is thrown away, nothing is acknowledged to the
+        source until `acknowledge`. Never discards a transaction: a copy that has diverged stays as it is,
         with `replica.needs_clone`. Raises `NotInTime` while commits are still going on here.
+        """
+
+    def acknowledge(self, address: str, within_s: float) -> None:
+        """Tell the source at `address` of each transaction that is received, once all that it has now is received.
+
+        So a copy that acknowledges has all that it ever acknowledged. Commits that wait and were received before are
+        acknowledged with the next one. Raises `NotInTime`: it does not acknowledge yet.
         """
 
     def promote(self, upto: str | None, within_s: float) -> None:

@@ -30,7 +30,7 @@ class Statements:
     """What a guard says to its server."""
 
     variables: str
-    """One row: read_only, gtid_current_pos, gtid_slave_pos, semi_sync_source."""
+    """One row: read_only, gtid_current_pos, gtid_slave_pos, semi_sync_source, semi_sync_replica."""
     status: str
     """Rows (Variable_name, Value) of `READ_STATUS`."""
     replica_status: str
@@ -45,6 +45,7 @@ class Statements:
     replica_on: tuple[str, ...]
     """Acknowledge to the source; counts from the next start of receiving. And do not wait long for a source that hangs:
     who stops receiving connects to it first, to end the connection there (5 s by default, 0 is without end)."""
+    replica_off: str
     start_from_here: str
     """A server that was nobody's replica goes on from what is here."""
     change_source: str
@@ -67,7 +68,8 @@ _STATUS_NAMES = ", ".join(f"'{name}'" for name in READ_STATUS)
 
 MARIADB = Statements(
     variables="SELECT @@global.read_only AS read_only, @@global.gtid_current_pos AS gtid_current_pos,"
-    " @@global.gtid_slave_pos AS gtid_slave_pos, @@global.rpl_semi_sync_master_enabled AS semi_sync_source",
+    " @@global.gtid_slave_pos AS gtid_slave_pos, @@global.rpl_semi_sync_master_enabled AS semi_sync_source,"
+    " @@global.rpl_semi_sync_slave_enabled AS semi_sync_replica",
     status=f"SHOW GLOBAL STATUS WHERE Variable_name IN ({_STATUS_NAMES})",
     replica_status="SHOW SLAVE STATUS",
     sessions="SELECT ID, USER, COMMAND FROM information_schema.PROCESSLIST WHERE USER NOT IN ('system user',"
@@ -86,6 +88,7 @@ MARIADB = Statements(
         "SET GLOBAL rpl_semi_sync_slave_kill_conn_timeout = 1",
         "SET GLOBAL rpl_semi_sync_slave_enabled = ON",
     ),
+    replica_off="SET GLOBAL rpl_semi_sync_slave_enabled = OFF",
     start_from_here="SET GLOBAL gtid_slave_pos = @@global.gtid_current_pos",
     change_source="CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USER = %s, MASTER_PASSWORD = %s,"
     f" MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = {CONNECT_RETRY_S}, MASTER_DELAY = 0,"

@@ -16,7 +16,7 @@ from orchestrator.node.case import EMPTY_MEMORY, MUTE_S, Memory
 from orchestrator.node.duty import Plan, duties
 from orchestrator.node.replication.facts import Replica, ServerFacts, no_answer
 from orchestrator.node.replication.rules import TRY_AGAIN_S
-from orchestrator.node.situation import AddressState, DataState, Situation
+from orchestrator.node.situation import AddressState, DataState, ProbeResult, Situation
 from tests.unit.node.build import (
     ANSWERS,
     FAILED,
@@ -50,7 +50,9 @@ COPY = ServerFacts(
     answers=True,
     position="0-1-9",
     replica=Replica(ADDRESSES[OTHER], receives=True, applies=True, semi_sync=True, drained=True, behind_s=0.0),
+    acknowledges=True,
 )
+STARTED_ANEW = replace(COPY, acknowledges=False)
 FRESH = ServerFacts(at=NOW, answers=True)
 LOST = replace(COPY, replica=replace(COPY.replica, receives=False, errno=1236, error="no GTID 0-1-9 there"))
 
@@ -101,6 +103,8 @@ def names(at: Situation, **changes: Any) -> list[str]:
     return [type(duty).__name__ for duty in told(plan_of(at, **changes))]
 
 
+MOVED_HERE = assignment(standbys=(OTHER,)).with_(kind=MoveKind.FAILOVER)
+ACCEPTED = MOVED_HERE.with_(accepts_data_loss=True)
 NEW_EPOCH = assignment(epoch=8, standbys=(OTHER,))
 MOVED = assignment(active=OTHER, epoch=8, standbys=(HERE,))
 TAKEN = the_lock(epoch=8, ready=False)
@@ -148,6 +152,16 @@ TABLE = [
         ["Promote"],
     ),
     (
+        "a copy that has started anew may lack what it had acknowledged, and is not promoted",
+        at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(STARTED_ANEW, BEFORE)),
+        [],
+    ),
+    (
+        "nor before the lock can be taken",
+        at_work(assignment=NEW_EPOCH, lock=the_lock(vm=OTHER, session=None), data=data(STARTED_ANEW, BEFORE)),
+        ["AcquireLock"],
+    ),
+    (
         "without a record nothing is promoted",
         at_work(assignment=NEW_EPOCH.with_(kind=MoveKind.FAILOVER), lock=TAKEN, data=data(COPY, None)),
         [],
@@ -163,8 +177,42 @@ TABLE = [
         ["WriteSync"],
     ),
     (
+        "so it has when it was restarted in place before there was a record",
+        at_work(
+            assignment=assignment(epoch=2).with_(kind=MoveKind.INITIAL),
+            lock=the_lock(epoch=2, ready=False),
+            data=data(FRESH, None),
+        ),
+        ["WriteSync"],
+    ),
+    (
         "a record that was deleted is written again by the primary that serves",
-        at_work(data=data(ALONE, None)),
+        at_work(assignment=MOVED_HERE, data=data(ALONE, None)),
+        ["WriteSync"],
+    ),
+    (
+        "or that served at this epoch and was restarted",
+        at_work(assignment=MOVED_HERE, lock=the_lock(ready=False), data=data(CLOSED, None, had_traffic=True)),
+        ["WriteSync"],
+    ),
+    (
+        "but by nobody else",
+        at_work(assignment=MOVED_HERE, lock=the_lock(ready=False), data=data(CLOSED, None)),
+        [],
+    ),
+    (
+        "unless an operator accepts what the copy lacks: then it is promoted",
+        at_work(assignment=ACCEPTED, lock=the_lock(ready=False), data=data(COPY, None)),
+        ["Promote"],
+    ),
+    (
+        "and recorded",
+        at_work(assignment=ACCEPTED, lock=the_lock(ready=False), data=data(FRESH, None)),
+        ["WriteSync"],
+    ),
+    (
+        "also over a record that cannot be read",
+        at_work(assignment=ACCEPTED, lock=the_lock(ready=False), data=data(FRESH, None, sync_problem="no JSON")),
         ["WriteSync"],
     ),
     (
@@ -233,6 +281,11 @@ TABLE = [
         "nor one whose epoch is past",
         at_work(assignment=MOVED.with_(epoch=9), lock=THEIRS, sessions=(), data=data(CLOSED)),
         [],
+    ),
+    (
+        "a copy that receives everything tells its source so",
+        at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(STARTED_ANEW)),
+        ["Acknowledge"],
     ),
     ("a copy that follows is left alone", at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(COPY)), []),
     (
@@ -327,6 +380,30 @@ def test_a_standby_that_acknowledges_again_in_time_stays() -> None:
     assert told(third) == []
 
 
+def test_a_proof_from_before_the_standby_fell_silent_does_not_bring_it_back() -> None:
+    proven = replace(PRIMARY, replicas=0, proven=ADDRESSES[OTHER])
+    first = plan_of(at_work(data=data(proven)))
+    lost = plan_of(at_work(data=data(proven, HERE_ALONE)), first.memory, NOW + 1.6)
+    assert [type(duty).__name__ for duty in told(lost)] == ["WaitForReplica"]
+
+
+def test_what_was_never_received_does_not_hold_up_a_whole_copy_for_ever() -> None:
+    lock = the_lock(epoch=8, ready=False, position="0-1-9")
+    failed = data(COPY, BEFORE, failed_at={"Promote": NOW - TRY_AGAIN_S})
+    (promote,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=lock, data=failed)))
+    assert promote == do.Promote("frontend", promote.reason, None)
+
+
+def test_without_consul_a_guard_that_has_no_lease_closes_writes_when_one_would_be_over() -> None:
+    at = at_work(data=data(leased=False))
+    first = plan_of(at, kv_fresh=False)
+    assert told(first) == []
+    assert first.wake_at == pytest.approx(NOW + 1.0)
+    (close,) = told(plan_of(at, first.memory, NOW + 1.0, kv_fresh=False))
+    assert isinstance(close, do.CloseWrites)
+    assert told(plan_of(at_work(), first.memory, NOW + 1.0, kv_fresh=False)) == [], "the lease does"
+
+
 def test_what_failed_a_moment_ago_is_tried_again_after_a_while() -> None:
     at = at_work(data=data(replace(ALONE, replicas=1), HERE_ALONE, failed_at={"JoinReplica": NOW - 0.1}))
     plan = plan_of(at)
@@ -350,6 +427,15 @@ def test_a_server_that_runs_and_does_not_answer_has_failed_after_a_while() -> No
     assert pushed(first) == []
     (push,) = pushed(plan_of(at, first.memory, NOW + MUTE_S))
     assert push.reason == "mariadb runs and does not answer: no answer within 2 s."
+
+
+def test_a_copy_that_has_diverged_is_not_probed_in_vain() -> None:
+    at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(LOST), probe=ProbeResult())
+    assert at.registration is not None
+    failed = replace(at, registration=replace(at.registration, unit_status="critical"))
+    assert [duty for duty in plan_of(failed).duties if isinstance(duty, do.ProbeNow)] == []
+    mended = replace(failed, data=data(COPY))
+    assert [type(duty) for duty in plan_of(mended).duties if isinstance(duty, do.ProbeNow)] == [do.ProbeNow]
 
 
 def test_a_copy_that_has_diverged_fails_with_the_sentence_of_its_source() -> None:
