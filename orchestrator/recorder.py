@@ -60,6 +60,7 @@ def encoded_memory(memory: Memory) -> dict[str, Any]:
     return {
         "healthy_since": [[service, vm, since] for (service, vm), since in sorted(memory.healthy_since.items())],
         "lacking_since": [[service, vm, since] for (service, vm), since in sorted(memory.lacking_since.items())],
+        "unready_since": dict(memory.unready_since),
         "last_good": {name: json.loads(good.to_json()) for name, good in sorted(memory.last_good.items())},
         "announced": sorted(memory.announced),
         "down_since": dict(memory.reached.down_since),
@@ -72,6 +73,7 @@ def decoded_memory(fields: dict[str, Any]) -> Memory:
     return Memory(
         healthy_since=MappingProxyType({(row[0], row[1]): float(row[2]) for row in fields["healthy_since"]}),
         lacking_since=MappingProxyType({(row[0], row[1]): float(row[2]) for row in fields.get("lacking_since", ())}),
+        unready_since=_times(fields.get("unready_since", {})),
         last_good=MappingProxyType({k: Assignment.model_validate(v) for k, v in fields["last_good"].items()}),
         announced=frozenset(fields["announced"]),
         reached=Reached(_times(fields.get("down_since", {})), _times(fields.get("returned_at", {}))),

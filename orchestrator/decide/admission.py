@@ -120,7 +120,8 @@ def _target_refusal(target: str, case: Case, request: Request) -> str | None:
     if target not in case.service.order:
         order = ", ".join(case.service.order)
         return f"{case.name} may not run on {target}, its order is {order}; {_possible(case)}."
-    if target == case.active:
+    # A copy that nobody knows to be whole is promoted where it is, too, on an operator's word.
+    if target == case.active and not (request.accept_data_loss and case.is_unready):
         return f"{case.name} is already active on {target}; {_possible(case)}."
     obstacle = obstacle_for(request)(case, target)
     if obstacle is not None:

@@ -69,6 +69,8 @@ class Case:
     grace_is_announced: bool = False
     lacking_since: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """VM -> since when the hot standby that could run there has been seen not to, without a break."""
+    unready_since: float | None = None
+    """Since when the active has been seen to hold the role lock without being ready for traffic; None: it is not so."""
     active: str = field(init=False)
     """The VM that the assignment names active."""
     designated: str = field(init=False)
@@ -147,6 +149,11 @@ class Case:
         """Say whether the VM's load check is above its threshold. Unknown load is no reason to pass it over."""
         seen = self.view.vms.get(vm)
         return seen is not None and seen.load is Load.HIGH
+
+    @property
+    def is_unready(self) -> bool:
+        """Say whether the active holds the role lock and takes no traffic: its copy of the data is not promoted yet."""
+        return self.lock_is_current and not self.is_serving and self.is_healthy_on(self.active)
 
     @property
     def is_down(self) -> bool:

@@ -9,7 +9,7 @@ from orchestrator.decide.case import UNHEARD_S, Case, by_service, reachable_vms
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.endpoints import corrected_endpoints
 from orchestrator.decide.failback import consider_failback, grace_key
-from orchestrator.decide.failover import consider_failover
+from orchestrator.decide.failover import consider_failover, consider_unready
 from orchestrator.decide.founding import Unfounded, consider_unfounded
 from orchestrator.decide.gossip import doubts, reached_now
 from orchestrator.decide.progress import progress
@@ -47,7 +47,7 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
         if isinstance(seen.assignment, Kept):
             told = commands.get(name, ())
             case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, doubted, asked, told)
-            case = _with_lacking(_with_grace(case, memory), memory)
+            case = _with_unready(_with_lacking(_with_grace(case, memory), memory), memory)
             made, found, wake_at = _consider(case)
             kept_in_mind.note(case, made)
         else:
@@ -87,12 +87,20 @@ def _with_lacking(case: Case, memory: Memory) -> Case:
     return replace(case, lacking_since=MappingProxyType(since))
 
 
+def _with_unready(case: Case, memory: Memory) -> Case:
+    """Return the case with since when the holder of its role lock has not been ready."""
+    if not case.is_unready:
+        return case
+    return replace(case, unready_since=memory.unready_since.get(case.name, case.now))
+
+
 class _NextMemory:
     """The memory for the next cycle, put together service by service."""
 
     def __init__(self) -> None:
         self._healthy_since: dict[tuple[str, str], float] = {}
         self._lacking_since: dict[tuple[str, str], float] = {}
+        self._unready_since: dict[str, float] = {}
         self._last_good: dict[str, Assignment] = {}
         self._announced: set[str] = set()
 
@@ -101,6 +109,8 @@ class _NextMemory:
         failback is not tried in a circle."""
         self._last_good[case.name] = case.now_assigned
         self._lacking_since.update({(case.name, vm): since for vm, since in case.lacking_since.items()})
+        if case.unready_since is not None:
+            self._unready_since[case.name] = case.unready_since
         if case.fit_since is None:
             return
         codes = {decision.code for decision in made}
@@ -120,6 +130,7 @@ class _NextMemory:
             healthy_since=MappingProxyType(self._healthy_since),
             last_good=MappingProxyType(self._last_good),
             lacking_since=MappingProxyType(self._lacking_since),
+            unready_since=MappingProxyType(self._unready_since),
             announced=frozenset(self._announced),
             reached=reached,
         )
@@ -161,7 +172,7 @@ def _next_step(case: Case) -> tuple[Decision | None, Diagnosis, float | None]:
 def _settle(case: Case) -> tuple[Decision | None, Diagnosis, float | None]:
     """The active instance is not down and no move runs: put right what differs, then come home, then rotate."""
     if not case.is_serving:
-        return _unlocked(case)
+        return _unlocked(case) if case.unready_since is None else consider_unready(case, case.unready_since)
     correction = corrected_endpoints(case) or settled_standbys(case)
     if case.seen.trigger_index is None and case.active != case.designated:
         step, found, wake_at = consider_failback(case)

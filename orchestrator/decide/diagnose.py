@@ -76,6 +76,14 @@ DIAGNOSES: dict[str, Row] = {
         "The guard takes the lock by itself within a second.",
         "Nothing is moved or stopped meanwhile: endpoints and standbys stay as they are.",
     ),
+    "unready": Row(
+        "The active instance of a replicated service holds the role lock and takes no traffic: its copy of the data "
+        "is being promoted, or cannot be.",
+        "If it is not ready within `dispatch.activation_timeout_s`, the service fails over to a VM whose copy is "
+        "whole.",
+        "Without such a VM it stays there: only an operator's `orch failover SERVICE --accept-data-loss` promotes a "
+        "copy that may lack acknowledged writes, also the one where the service is active.",
+    ),
     "grace": Row(
         "The designated VM is healthy again while the service is active elsewhere.",
         "When it has been healthy without a break for `failback.grace_s`, the service comes home, make before break. A "

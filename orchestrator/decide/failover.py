@@ -45,6 +45,30 @@ def consider_failover(case: Case) -> Step:
     return decision, diagnosis("active_down", case.name, f"{failed}.", action=decision.code), None
 
 
+def consider_unready(case: Case, since: float) -> Step:
+    """Return the failover of a service whose active holds the role lock and does not come to take traffic, or why not.
+
+    Its copy of the data may not be promoted after all (it lost what it had received), or cannot be.
+    """
+    failed = f"{case.active} holds the role lock of {case.name} and is not ready for traffic"
+    due = since + case.policy.dispatch.activation_timeout_s
+    if case.now < due:
+        why = "its copy of the data is promoted first"
+        return None, diagnosis("unready", case.name, f"{failed} yet: {why}.", because=why), due
+    if case.view.paused is not None:
+        why = f"automation is paused by {case.view.paused.by}"
+        return None, diagnosis("paused", case.name, f"{failed}, but {why}.", because=why), None
+    held = _hold(case, failed)
+    if held is not None:
+        return held
+    target = next(iter(candidates_for(case)), None)
+    if target is None or not case.has_guard(case.active):
+        why = why_none(case) if target is None else f"the guard on {case.active} does not run and could not hand over"
+        return None, diagnosis("unready", case.name, f"{failed}, and it stays there: {why}.", because=why), None
+    decision = start(case, rule_request(case, RequestKind.FAILOVER, target, failed), target, failed)
+    return decision, diagnosis("unready", case.name, f"{failed}.", action=decision.code), None
+
+
 def _doubt(case: Case, failed: str) -> Step | None:
     """Return why gossip is not believed yet; None where it is, or where it is not gossip that says so."""
     doubt = case.doubts.get(case.active)

@@ -68,10 +68,20 @@ def _designated_after(case: Case, request: Request, target: str) -> str:
 
 
 def kind_of(case: Case, request: Request) -> MoveKind:
-    """Return what this move is: any move away from an active that is down is a failover."""
-    if case.is_down and request.kind is not RequestKind.INITIAL:
+    """Return what this move is: any move away from an active that is down is a failover, as is one by a rule."""
+    by_rule = request.kind is RequestKind.FAILOVER and request.origin == "rule"
+    if by_rule or (case.is_down and request.kind is not RequestKind.INITIAL):
         return MoveKind.FAILOVER
     return KIND_OF_REQUEST.get(request.kind, MoveKind.SWITCHOVER)
+
+
+def _kind_kept(case: Case, kind: MoveKind, target: str) -> MoveKind:
+    """Return the kind for the assignment: data without a record yet, restarted where it is founded, is still founded.
+
+    Only by that its guard knows that no other copy can hold anything.
+    """
+    unrecorded = case.is_replicated and case.seen.sync is None and target == case.active
+    return MoveKind.INITIAL if unrecorded and case.now_assigned.kind is MoveKind.INITIAL else kind
 
 
 def _prepare(case: Case, kept: Kept[Request] | None, request: Request, reason: str, *extra: Change) -> Decision:
@@ -119,7 +129,7 @@ def assign(case: Case, kept: Kept[Request] | None, request: Request, reason: str
         standbys=tuple(dict.fromkeys((*wanted, *drains))),
         epoch=case.now_assigned.epoch + 1,
         since=case.now,
-        kind=kind,
+        kind=_kind_kept(case, kind, target),
         reason=reason,
         previous=case.active,
         request_id=request.id,

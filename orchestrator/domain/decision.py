@@ -96,6 +96,8 @@ class Memory:
     """The last readable assignment of each service."""
     lacking_since: Mapping[tuple[str, str], float] = field(default_factory=lambda: MappingProxyType({}))
     """(service, VM) -> since when a hot standby that could run there has been seen not to, without a break."""
+    unready_since: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Service -> since when the holder of its role lock has been seen not to be ready for traffic, without a break."""
     announced: frozenset[str] = frozenset()
     """Sentences already reported that must not be repeated each cycle."""
     reached: Reached = Reached()

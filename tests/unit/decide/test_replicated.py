@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Unchanged
-from orchestrator.domain.records import Command, Play, RequestKind, RequestState
+from orchestrator.domain.records import Command, MoveKind, Play, RequestKind, RequestState
 from tests.unit.decide.fleet import WEB, Fleet, policy_of
 
 REPLICATED = policy_of(standby="hot", replication={"kind": "mariadb"})
@@ -110,6 +110,68 @@ def test_traffic_waits_until_the_copy_is_promoted() -> None:
     fleet.locked("second")
     assert fleet.codes() == ["endpoints"]
     assert fleet.traffic == ["second"]
+
+
+def not_ready(*whole: str) -> Fleet:
+    """The second VM holds the role lock after a failover, and its copy of the data does not come to be promoted."""
+    fleet = in_sync("second", epoch=4, kind=MoveKind.FAILOVER).whole_on(*whole).pointed_at("home", epoch=3)
+    fleet.promoting("second")
+    fleet.step()
+    return fleet
+
+
+def test_a_copy_that_does_not_come_to_be_promoted_is_given_up_for_one_that_is_whole() -> None:
+    fleet = not_ready("home", "second")
+    assert fleet.codes(1.0) == []
+    (decision,) = fleet.step(fleet.policy.dispatch.activation_timeout_s).decisions
+    assert decision.code == "failover"
+    assert (fleet.assignment.active, fleet.assignment.epoch) == ("home", 5)
+    assert len(fleet.assignment.failovers) == 1, "it counts, so that it does not go round for ever"
+
+
+def test_a_holder_that_was_not_ready_for_a_moment_only_stays() -> None:
+    fleet = not_ready("home", "second")
+    fleet.locked("second")
+    fleet.step(1.0)
+    fleet.promoting("second")
+    assert "failover" not in fleet.codes(fleet.policy.dispatch.activation_timeout_s)
+
+
+def test_without_another_whole_copy_it_stays_and_says_so() -> None:
+    fleet = not_ready("second")
+    sentence = fleet.step(fleet.policy.dispatch.activation_timeout_s).sentence
+    assert sentence == (
+        "second holds the role lock of web and is not ready for traffic, and it stays there: the copy of web on home "
+        "lacks acknowledged writes (only that of second is whole)."
+    )
+
+
+def test_an_operator_may_have_the_copy_promoted_where_the_service_is() -> None:
+    fleet = not_ready("home").asks(RequestKind.FAILOVER, target="second", accept_data_loss=True)
+    fleet.dies("home")
+    fleet.step()
+    assert fleet.request().state is RequestState.RUNNING
+    assert (fleet.assignment.active, fleet.assignment.epoch) == ("second", 5)
+    assert fleet.assignment.accepts_data_loss
+
+
+def test_where_it_serves_that_is_refused() -> None:
+    fleet = in_sync().asks(RequestKind.FAILOVER, target="home", accept_data_loss=True)
+    fleet.step()
+    assert fleet.request().outcome.startswith("web is already active on home")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "kind"), [(False, MoveKind.INITIAL), (True, MoveKind.FAILOVER)], ids=["without a record", "with one"]
+)
+def test_a_first_instance_that_is_restarted_before_there_is_a_record_is_still_founded(
+    recorded: bool, kind: MoveKind
+) -> None:
+    fleet = Fleet(REPLICATED).assign("home", epoch=1, kind=MoveKind.INITIAL).fails("home")
+    if recorded:
+        fleet.whole_on("home")
+    fleet.step()
+    assert (fleet.assignment.active, fleet.assignment.epoch, fleet.assignment.kind) == ("home", 2, kind)
 
 
 def test_a_planned_move_is_refused_while_the_standby_is_not_in_sync_and_done_when_it_is() -> None:
