@@ -76,6 +76,8 @@ class Checker:
                 self._endpoints_changed(service, pair.value, writer)
             elif what == "lock":
                 self._lock_changed(service, pair.value, pair.session)
+            elif what == "sync":
+                self._world.data.record_changed()  # Written by the guard that holds the role lock.
             else:
                 self._only_the_leader_writes(key, writer)
         elif key.startswith(keys.REQUESTS):
@@ -125,6 +127,8 @@ class Checker:
             return
         if session is not None:
             self._held.setdefault(service, set()).add((lock.vm, lock.epoch))
+            if self._world.policy.services.get(service) and self._world.policy.services[service].replication:
+                self._world.data.lock_changed(lock)
 
     def _request_changed(self, key: str, value: bytes, writer: Process | None) -> None:
         try:

@@ -28,6 +28,8 @@ from orchestrator.store.election import Election
 from orchestrator.worker import SESSIONS as WORKER_SESSIONS
 from orchestrator.worker import seen_in
 from orchestrator.worker_steps import Worker
+from tests.simulation.attendant import Attendant
+from tests.simulation.database import DatabaseUnit
 from tests.simulation.engine import Process
 from tests.simulation.machines import Unit, Vm
 from tests.simulation.watching import CHECKS, PULSE, SESSIONS, Watching, reads_of
@@ -193,11 +195,41 @@ class SimulatedPlays:
         daemon.world.checker.play_acts(daemon, order)
         daemon.world.note(f"{daemon.name}: {order.playbook} acts on {unit.vm.name}")
         unit.enabled = bool(order.variables["enable_at_boot"])
-        if order.playbook.startswith("activate"):
+        source = daemon.world.vms.get(str(order.variables["source"]))
+        activates = order.playbook.startswith("activate")
+        if activates and source is not None and isinstance(unit, DatabaseUnit) and unit.server.needs_clone:
+            daemon.later(daemon.engine.between(0.5, 2.0), lambda: self._clone(order, unit, source))
+            return
+        if activates:
             unit.start()
         else:
             unit.stop()
         daemon.later(daemon.engine.between(0.3, 1.2), lambda: self._check(order, unit))
+
+    def _clone(self, order: Order, unit: DatabaseUnit, source: Vm) -> None:
+        """The data was streamed from the source beside what is there: it takes its place, if it is still unwanted."""
+        daemon, there = self._daemon, source.units[unit.service]
+        if not self._is_on(order):
+            return
+        if not isinstance(there, DatabaseUnit) or not daemon.vm.reaches(unit.vm) or not unit.vm.reaches(source):
+            self._end(order, Ended.EXITED, 4)
+        elif not there.answers or not unit.server.needs_clone or unit.server.writable:
+            self._end(order, Ended.EXITED, 2)
+        else:
+            daemon.world.note(f"{daemon.name}: {unit.server.name} is cloned from {there.server.name}")
+            copy = list(there.server.log)
+            unit.stop()
+            daemon.later(daemon.engine.between(0.1, 0.5), lambda: self._swap(order, unit, copy))
+
+    def _swap(self, order: Order, unit: DatabaseUnit, copy: list[int]) -> None:
+        if not self._is_on(order):
+            return
+        if not self._daemon.vm.reaches(unit.vm) or unit.runs:
+            self._end(order, Ended.EXITED, 4)
+            return
+        unit.server.take_clone(copy)
+        unit.start()
+        self._daemon.later(self._daemon.engine.between(1.2, 2.0), lambda: self._check(order, unit))
 
     def _check(self, order: Order, unit: Unit) -> None:
         """The last task: the play succeeds if the unit is as it should be."""
@@ -269,7 +301,7 @@ class WorkerDaemon(Daemon):
         self.later(patience_s, look)
 
 
-class _DiskKnowledge(Knowledge):
+class DiskKnowledge(Knowledge):
     """The guard's knowledge with the VM's disk in memory."""
 
     def __init__(self, vm: Vm) -> None:
@@ -298,9 +330,10 @@ class GuardDaemon(Daemon):
         port = self.world.consul.port(self.vm.name)
         reads = reads_of(self.vm.name, keys.SERVICES, SESSIONS, keys.CONFIG, PULSE)
         self.watching = Watching(self, port, reads, tells_all=True)
-        self.knowledge = _DiskKnowledge(self.vm)
-        hand = self.world.parts.hand(self.vm, port, self._probe, self._stop_unit)
-        self.rounds = Rounds(self.knowledge, port, hand, lambda: self.engine.now)
+        self.knowledge = self.world.parts.knowledge(self.vm)
+        self.hand = self.world.parts.hand(self.vm, port, self._probe, self._stop_unit)
+        self.rounds = Rounds(self.knowledge, port, self.hand, lambda: self.engine.now)
+        self.attendants: dict[str, Attendant] = {}
         self._waiting_since = self.engine.now
         self._turn = 0
         self._follow_policy()
@@ -362,9 +395,20 @@ class GuardDaemon(Daemon):
             name: self.world.parts.door(self.vm, name) for name, each in policy.services.items() if each.front_door
         }
         self.rounds.doors = doors
+        self._attend(policy)
         self.rounds.read_addresses_soon()
         for unit in self.vm.units.values():
             self.knowledge.take_unit(unit.name, unit.status)
+
+    def _attend(self, policy: Policy) -> None:
+        """Have an attendant for each server of a replicated service on this VM."""
+        for name, service in policy.services.items():
+            unit = self.vm.units.get(name)
+            if isinstance(unit, DatabaseUnit) and self.vm.name in service.order and name not in self.attendants:
+                assert service.replication is not None
+                port, lease_s = self.world.consul.port(self.vm.name), service.replication.lease_s
+                self.attendants[name] = self.world.parts.attendant(self, name, unit.server, port, lease_s)
+        self.hand.servers = self.attendants
 
     def _probe(self, at: Situation) -> None:
         unit = self.vm.units[at.service]
@@ -391,7 +435,7 @@ class WatchedHand(Hand):
     """The real hand; notes what it does in the trace."""
 
     def __init__(self, vm: Vm, port: object, probe: Callable[[Situation], None], stop: Callable[[str], None]) -> None:
-        super().__init__(vm.name, port, probe, stop, self._reload)  # type: ignore[arg-type]
+        super().__init__(vm.name, port, probe, stop, self._reload, lambda: vm.world.engine.now)  # type: ignore[arg-type]
         self._machine = vm
 
     def carry_out(self, duty: do.Duty, at: Situation | None, doors: object) -> None:
@@ -404,4 +448,13 @@ class WatchedHand(Hand):
         """A unit goes on through a reload, and has no connections here."""
 
 
-__all__ = ["Controller", "ControllerDaemon", "Daemon", "GuardDaemon", "WatchedHand", "Worker", "WorkerDaemon"]
+__all__ = [
+    "Controller",
+    "ControllerDaemon",
+    "Daemon",
+    "DiskKnowledge",
+    "GuardDaemon",
+    "WatchedHand",
+    "Worker",
+    "WorkerDaemon",
+]

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 
 from orchestrator.domain import keys
-from orchestrator.domain.records import Command, Maintenance, Paused, Request, RequestKind
+from orchestrator.domain.records import Command, Maintenance, Paused, Request, RequestKind, Sync
 from orchestrator.store.port import CasPut, Unknown
 from orchestrator.store.records import kept_or_unreadable
 from tests.simulation.daemons import Daemon
+from tests.simulation.data import DATABASE
+from tests.simulation.database import Database
 from tests.simulation.machines import Unit, Vm
 from tests.simulation.world import STANDBYS, START, World
 
@@ -54,6 +56,14 @@ class Faults:
             (3, self._cancel),
             (2, self._load),
             (2, self._policy),
+            (4, self._isolate_primary),
+            (4, self._lose_one_copy_after_the_other),
+            (4, self._move_to_a_slow_copy),
+            (3, self._kill_a_guard_between_writes),
+            (4, self._crash_guard_in_a_database_failover),
+            (3, self._slow_copy),
+            (2, self._spoil_relay_log),
+            (2, self._accept_loss),
         ]
 
     def scatter(self, begin: float, end: float) -> None:
@@ -81,6 +91,7 @@ class Faults:
                 "messaging-server",
                 "messaging-server",
                 "frontend-server",
+                "database-server",
                 "database-server",
             )
         )
@@ -196,6 +207,88 @@ class Faults:
         self._engine.at(self._engine.between(0.5, 4.0), meanwhile)
         self._engine.at(10.0, end)
 
+    # -- the database -------------------------------------------------------------------------------------------------
+
+    @property
+    def _primary(self) -> Database:
+        """The server that takes writes, or either of them."""
+        servers = self._world.data.servers
+        return next((each for each in servers if each.writable), servers[0])
+
+    @property
+    def _standby(self) -> Database:
+        primary = self._primary
+        return next(each for each in self._world.data.servers if each is not primary)
+
+    def _isolate_primary(self) -> None:
+        """Take the primary's VM away while its server goes on with what is on that VM."""
+        self._engine.pick((self._cut, self._cut, self._freeze))(self._primary.vm)
+        if self._engine.chance(0.3):
+            self._engine.at(self._engine.between(0.0, 3.0), self._accept_loss)
+
+    def _lose_one_copy_after_the_other(self) -> None:
+        """The second fault comes before the first is over, in any order, and now and then something is half applied."""
+        first, second = self._engine.random.sample((self._primary, self._standby), 2)
+        if self._engine.chance(0.5):
+            self._slow_copy()
+        self._lose_copy(first)
+        self._engine.at(self._engine.between(0.0, 3.0), lambda: self._lose_copy(second))
+
+    def _move_to_a_slow_copy(self) -> None:
+        """The standby has received more than it has applied when the primary goes, or gives the role up."""
+        primary, standby = self._primary, self._standby
+        self._slow_copy(standby)
+
+        def move() -> None:
+            if self._engine.chance(0.3):
+                self._ask(DATABASE, RequestKind.FAILOVER, standby.vm.name)
+            else:
+                self._engine.pick((self._power_off, self._cut, self._freeze))(primary.vm)
+
+        self._engine.at(self._engine.between(0.2, 3.0), move)
+
+    def _lose_copy(self, server: Database) -> None:
+        vm = server.vm
+        ways = (server.unit.crash, lambda: self._power_off(vm), lambda: self._cut(vm), server.unit.hang)
+        self._world.note(f"{server.name} is to be lost")
+        self._engine.pick(ways)()
+        self._engine.at(self._engine.between(2.0, 9.0), server.unit.unhang)
+
+    def _kill_a_guard_between_writes(self) -> None:
+        guard = self._world.guards[self._engine.pick(self._world.data.servers).vm.name]
+        guard.crashes_after = self._engine.random.randint(1, 8)
+
+    def _crash_guard_in_a_database_failover(self) -> None:
+        """Between any two steps of a promotion or of a hand-over."""
+        primary, standby = self._primary, self._standby
+        if self._engine.chance(0.5):
+            self._lose_copy(primary)
+        else:
+            self._ask(DATABASE, RequestKind.FAILOVER, standby.vm.name)
+        for _ in range(2):
+            guard = self._world.guards[self._engine.pick((primary, standby)).vm.name]
+            self._engine.at(self._engine.between(0.0, 4.0), guard.end)
+
+    def _slow_copy(self, server: Database | None = None) -> None:
+        """What a copy has received is applied late."""
+        server = server or self._engine.pick((self._standby, self._standby, self._primary))
+        server.slow = self._engine.between(0.3, 6.0)
+        self._world.note(f"{server.name} applies {server.slow:.1f} s late")
+
+        def end() -> None:
+            server.slow = 0.0
+
+        self._engine.at(self._engine.between(2.0, 12.0), end)
+
+    def _spoil_relay_log(self) -> None:
+        self._world.note(f"the relay log of {self._standby.name} is spoilt")
+        self._standby.spoil_relay_log()
+
+    def _accept_loss(self) -> None:
+        target = self._standby.vm.name
+        self._world.note(f"an operator accepts that data is lost, to have the database on {target}")
+        self._ask(DATABASE, RequestKind.FAILOVER, target, accepts=True)
+
     # -- ways of communication ----------------------------------------------------------------------------------------
 
     def _answers_are_lost(self) -> None:
@@ -248,8 +341,7 @@ class Faults:
         return self._engine.pick(tuple(self._world.policy.services))
 
     def _request(self) -> None:
-        self._numbers += 1
-        engine, now = self._engine, START + self._engine.now
+        engine = self._engine
         service = self._service() if engine.chance(0.95) else "nonsense"
         kind = engine.pick(
             (
@@ -261,12 +353,18 @@ class Faults:
             )
         )
         target = engine.pick(tuple(self._world.vms)) if kind is RequestKind.FAILOVER and engine.chance(0.5) else None
+        self._ask(service, kind, target)
+
+    def _ask(self, service: str, kind: RequestKind, target: str | None, *, accepts: bool = False) -> None:
+        self._numbers += 1
+        engine, now = self._engine, START + self._engine.now
         request = Request(
             id=f"{int(now * 1000):013d}-{service}-cli{self._numbers}",
             kind=kind,
             service=service,
             target=target,
             redesignate=engine.chance(0.7),
+            accept_data_loss=accepts,
             origin="cli:op@host",
             created=now,
             updated=now,
@@ -292,7 +390,7 @@ class Faults:
 
     def _message_by_hand(self) -> None:
         engine = self._engine
-        service = engine.pick(("backend", "frontend", "backend", "oracle"))
+        service = engine.pick(("backend", "frontend", "backend", DATABASE, "oracle"))
         vm = engine.pick(tuple(self._world.vms))
         fields = engine.pick(
             (
@@ -345,7 +443,8 @@ class Faults:
         document = dict(self._world.document)
         document["failback"] = {"grace_s": self._engine.pick((2.5, 4.0, 0.001))}
         document["services"] = {
-            name: {**service, "standby": self._engine.pick(STANDBYS)} for name, service in document["services"].items()
+            name: service if "replication" in service else {**service, "standby": self._engine.pick(STANDBYS)}
+            for name, service in document["services"].items()
         }
         self._world.note("an operator changes the policy")
         self._put(keys.CONFIG, json.dumps(document).encode())
@@ -358,7 +457,10 @@ class Faults:
         world.note("everything is healed")
         world.unsure_share, world.slow, world.broker.lossy = 0.0, False, False
         world.long_plays = False
+        world.is_healed = True
         world.broker.set_up(True)
+        for server in world.data.servers:
+            server.slow = 0.0
         for vm in world.vms.values():
             world.set_cut(vm, False)
             world.thaw(vm)
@@ -370,21 +472,32 @@ class Faults:
                 daemon.stays_down = False
                 vm.system.later(self._engine.between(0.5, 1.5), daemon.restart)
         self._engine.at(5.0, self._tidy_up)
+        self._engine.at(25.0, self._help_database)
+
+    def _help_database(self) -> None:
+        """Where nobody can tell any more which copy is whole, an operator looks at both and names one."""
+        servers = self._world.data.servers
+        if any(server.writable for server in servers):
+            return
+        record = self._world.consul.peek(keys.sync(DATABASE))
+        if record is None:
+            best = max(servers, key=lambda server: len(server.log))
+            self._world.note(f"an operator promotes the copy of {best.vm.name}, of which there is no record")
+            self._ask(DATABASE, RequestKind.FAILOVER, best.vm.name, accepts=True)
+        self._engine.at(20.0, self._help_database)
 
     def _tidy_up(self) -> None:
         """What operators do when all is over: resume, end maintenance, remove what cannot be read."""
         world = self._world
+        if not world.consul.quorum:
+            self._engine.at(2.0, self._tidy_up)
+            return
         self._put(keys.CONFIG, json.dumps(world.document).encode())
         for pair in world.consul.peek_list(keys.ROOT):
             if pair.key == keys.PAUSED or pair.key.startswith(keys.MAINTENANCE):
                 self._delete(pair.key)
-            kind = (
-                Request
-                if pair.key.startswith(keys.REQUESTS)
-                else Command
-                if pair.key.startswith(keys.COMMANDS)
-                else None
-            )
+            kinds = {keys.REQUESTS: Request, keys.COMMANDS: Command, keys.sync(DATABASE): Sync}
+            kind = next((kind for prefix, kind in kinds.items() if pair.key.startswith(prefix)), None)
             if kind is not None and not hasattr(kept_or_unreadable(pair, kind), "value"):
                 self._delete(pair.key)
 

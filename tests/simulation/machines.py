@@ -76,11 +76,19 @@ class Unit:
         """The VM is powered off."""
         self._turn += 1
         self.warm = self.hung = False
+        self.on_down()
         self.status = UnitStatus(UnitState.STOPPED, "inactive (dead)")
+
+    def on_warm(self) -> None:
+        """What else is there once it answers."""
+
+    def on_down(self) -> None:
+        """What goes with it."""
 
     def _become(self, state: UnitState, words: str, result: str = "") -> None:
         self._turn += 1
         self.warm = False
+        self.on_down()
         world = self.vm.world
         self.status = UnitStatus(state, words, round(world.wall(self.vm), 3), self._pids, result)
         world.unit_changed(self)
@@ -105,6 +113,7 @@ class Unit:
         def warm(at_turn: int) -> None:
             if self._turn == at_turn:
                 self.warm = True
+                self.on_warm()
                 self.vm.world.answers_changed(self)
 
         self.vm.system.later(engine.between(0.05, 0.5), up)

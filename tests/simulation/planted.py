@@ -19,6 +19,7 @@ from orchestrator.worker_steps import Worker
 from tests.simulation.checker import STEADY_S
 from tests.simulation.daemons import WatchedHand
 from tests.simulation.machines import Door, keep_last_good
+from tests.simulation.planted_data import DATA_BUGS
 from tests.simulation.world import Parts
 
 
@@ -222,7 +223,8 @@ class RoughHand(WatchedHand):
     """Takes the lock whatever the assignment says by now, and under a wrong epoch."""
 
     def _acquire(self, duty: do.AcquireLock) -> None:
-        value = f'{{"vm": "{self._vm}", "epoch": {duty.epoch - 1}}}'.encode()
+        ready = str(duty.ready).lower()
+        value = f'{{"vm": "{self._vm}", "epoch": {duty.epoch - 1}, "ready": {ready}}}'.encode()
         self._port.txn((LockPut(f"orch/services/{duty.service}/lock", value, duty.session),))
 
 
@@ -252,16 +254,17 @@ def render_whatever_is_there(value: bytes | None) -> tuple[Endpoint, ...]:
 
 
 BUGS: dict[str, tuple[Parts, str, int]] = {
+    **DATA_BUGS,
     "traffic before the lock": (Parts(controller=HastyController), "never held the role lock", 1),
     "endpoints without anybody in them": (Parts(controller=HollowController), "that cannot be rendered", 1),
     "endpoints that go while a service moves": (Parts(controller=WithdrawingController), "nowhere to go", 1),
     "an upstream rendered from nothing": (Parts(renderer=render_whatever_is_there), "is empty", 3),
     "epochs that go back": (Parts(controller=BackwardsController), "went back from", 1),
     "an end of a request that is not the last": (Parts(controller=MeddlingController), "and was changed to", 1),
-    "writes without the leader lock": (Parts(controller=UnfencedController), "without the leader lock", 155),
-    "hot standbys that nobody starts": (Parts(controller=IdleController), "no hot standby", 80),
+    "writes without the leader lock": (Parts(controller=UnfencedController), "without the leader lock", 49),
+    "hot standbys that nobody starts": (Parts(controller=IdleController), "no hot standby", 35),
     "requests without an end": (Parts(controller=ForgetfulController), "request", 1),
-    "refusals without a reason": (Parts(controller=SilentController), "without a reason", 15),
+    "refusals without a reason": (Parts(controller=SilentController), "without a reason", 11),
     "a worker that ignores epochs": (Parts(worker=EpochBlindWorker), "epoch", 13),
     "a worker that ignores its lease": (Parts(worker=LeaselessWorker), "at the same time", 321),
     "a worker that stops no play": (Parts(worker=DoggedWorker), "went on with", 13),

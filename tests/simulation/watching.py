@@ -72,6 +72,8 @@ class Watching:
 
     def notice(self, source: str) -> None:
         """Something of the source changed: it will be read, sooner or later."""
+        if source == f"{SESSIONS}@{self._daemon.vm.name}" and SESSIONS in self._reads:
+            source = SESSIONS  # As workers call those of their own VM.
         if source in self._reads:
             self._read_after(source, self._daemon.world.lag())
 

@@ -17,17 +17,21 @@ from orchestrator.observe.quorum import LONG_LOSS_S
 from orchestrator.recorder import Inputs
 from orchestrator.store.port import Unknown
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
+from tests.simulation.attendant import Attendant
 from tests.simulation.broker import Broker
 from tests.simulation.checker import Checker
 from tests.simulation.daemons import (
     Controller,
     ControllerDaemon,
     Daemon,
+    DiskKnowledge,
     GuardDaemon,
     WatchedHand,
     Worker,
     WorkerDaemon,
 )
+from tests.simulation.data import DATABASE, Data
+from tests.simulation.database import DatabaseUnit
 from tests.simulation.engine import Engine, Killed, Process
 from tests.simulation.machines import Door, Renderer, Unit, Vm, keep_last_good
 from tests.simulation.watching import source_of
@@ -36,6 +40,7 @@ START = 1_700_000_000.0
 CONTROLLERS = WORKERS = ("messaging-server", "frontend-server")
 FRONTEND, BACKEND = "frontend", "backend"
 STANDBYS = ("cold", "hot")
+LEASES_S = (1.0, 1.0, 3.0)
 PRUNED_AFTER_S = 6.0
 MIN_PEERS = 3
 
@@ -49,10 +54,17 @@ class Parts:
     hand: Callable[..., WatchedHand] = WatchedHand
     door: Callable[..., Door] = Door
     renderer: Renderer = keep_last_good
+    attendant: Callable[..., Attendant] = Attendant
+    knowledge: Callable[..., DiskKnowledge] = DiskKnowledge
 
 
-def policy_document(standby: str, grace_s: float, interval_s: float, backend: str = "cold") -> dict[str, Any]:
-    """Return the reference fleet with short times; `standby` is the frontend's, `backend` the backend's."""
+def policy_document(
+    standby: str, grace_s: float, interval_s: float, backend: str = "cold", *, lease_s: float | None = None
+) -> dict[str, Any]:
+    """Return the reference fleet with short times; `standby` is the frontend's, `backend` the backend's.
+
+    `lease_s`: with the database, whose primary has this lease; None: without it.
+    """
 
     def service(order: list[str], unit: str, port: int, **more: Any) -> dict[str, Any]:
         return {
@@ -65,6 +77,14 @@ def policy_document(standby: str, grace_s: float, interval_s: float, backend: st
             **more,
         }
 
+    replicated = service(
+        ["database-server", "backend-server"],
+        "mariadb",
+        3306,
+        standby="hot",
+        check={"kind": "tcp"},
+        replication={"kind": "mariadb", "lease_s": lease_s},
+    )
     return {
         "vms": {
             "frontend-server": {"address": "10.0.8.49", "roles": ["controller", "worker"]},
@@ -81,6 +101,7 @@ def policy_document(standby: str, grace_s: float, interval_s: float, backend: st
                 standby=standby,
                 front_door={"kind": "vip", "address": "10.0.0.100"},
             ),
+            **({DATABASE: replicated} if lease_s is not None else {}),
         },
         "failback": {"grace_s": grace_s},
         "rotation": {"interval_hours": interval_s / 3600},
@@ -112,15 +133,19 @@ class World:
             engine.between(3.0, 8.0),
             engine.pick((40.0, 90.0, 86400.0)),
             engine.pick(STANDBYS),
+            lease_s=engine.pick(LEASES_S),
         )
         self.policy = Policy.model_validate(self.document)
         self.consul = FakeConsul(self.policy.vms, now=0.0)
         engine.on_time = self._turn_clock
         self.broker = Broker(self)
         self.checker = Checker(self)
+        self.data = Data(self)
         self.vms = {name: Vm(self, name, engine.between(-0.05, 0.05)) for name in self.policy.vms}
         self.slow = False
         self.long_plays = False
+        self.is_healed = False
+        """Nothing befalls the fleet any more."""
         self.unsure_share = 0.0
         self._electing = False
         self._lost_quorum_at = 0.0
@@ -133,7 +158,10 @@ class World:
         self.consul.on_write = self._on_write
         for vm in self.vms.values():
             for name, service in self.policy.services.items():
-                vm.units[name] = Unit(vm, name, service.unit)
+                kind = DatabaseUnit if service.replication and vm.name in service.order else Unit
+                vm.units[name] = kind(vm, name, service.unit)
+        if DATABASE in self.policy.services:
+            self.data.begin()
         self.consul.port("database-server").kv_put(keys.CONFIG, json.dumps(self.document).encode())
         for vm in self.vms.values():
             self.consul.set_check(vm.name, keys.LOAD_CHECK, PASSING)
@@ -452,6 +480,10 @@ class World:
                 up = vm.addresses.get(service) is AddressState.UP
                 if up != (vm is active):
                     return f"{vm.name} {'has' if up else 'has not'} the address of {service}"
+        if self.policy.services[service].replication:
+            wrong = self.data.complaint(active.name)
+            if wrong is not None:
+                return wrong
         return self._complaint_about_standbys(service, assignment)
 
     def _complaint_about_standbys(self, service: str, assignment: Assignment) -> str | None:
@@ -463,6 +495,6 @@ class World:
                 return f"no hot standby of {service} runs on {name}"
         for vm in self.vms.values():
             backups = [row.vm for row in vm.rendered[service] if row.backup]
-            if backups != wanted:
+            if backups != ([] if policy.replication else wanted):
                 return f"{vm.name} has {backups or 'nobody'} as backups of {service}, and not {wanted}"
         return None
