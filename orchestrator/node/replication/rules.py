@@ -16,7 +16,8 @@ from orchestrator.node.replication.facts import ServerFacts
 from orchestrator.node.situation import DOWN, UnitState
 
 TRY_AGAIN_S = 2.0
-"""A server that did not get there is told again after this; joining a standby lets commits wait for a moment."""
+"""A server that did not get there is told again after this: joining a standby lets commits wait for a moment, and a
+copy that follows tries to connect by itself."""
 
 
 # -- what the rule about the role lock asks ---------------------------------------------------------------------------
@@ -99,11 +100,12 @@ def _role(case: Case, facts: ServerFacts) -> Found:
 
 
 def _not_too_often(case: Case, found: do.Duty | Later) -> do.Duty | Later:
-    failed_at = case.at.data.failed_at.get(type(found).__name__)
+    data = case.at.data
+    told_at = data.followed_at if isinstance(found, do.Follow) else data.failed_at.get(type(found).__name__)
     hurried = isinstance(found, Later | do.CloseWrites)
-    if hurried or failed_at is None or case.now >= failed_at + TRY_AGAIN_S:
+    if hurried or told_at is None or case.now >= told_at + TRY_AGAIN_S:
         return found
-    return Later(failed_at + TRY_AGAIN_S)
+    return Later(told_at + TRY_AGAIN_S)
 
 
 def _primary(case: Case, facts: ServerFacts) -> Found:

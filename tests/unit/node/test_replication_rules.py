@@ -412,6 +412,13 @@ def test_what_failed_a_moment_ago_is_tried_again_after_a_while() -> None:
     assert [type(duty).__name__ for duty in told(plan_of(at, now=NOW + TRY_AGAIN_S))] == ["JoinReplica"]
 
 
+def test_a_copy_that_was_told_to_follow_is_given_time_to_connect() -> None:
+    connecting = replace(COPY, replica=replace(COPY.replica, receives=False))
+    at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(connecting, followed_at=NOW - 0.1))
+    assert told(plan_of(at)) == []
+    assert [type(duty).__name__ for duty in told(plan_of(at, now=NOW + TRY_AGAIN_S))] == ["Follow"]
+
+
 def test_closing_writes_never_waits() -> None:
     at = at_work(assignment=MOVED, data=data(failed_at={"CloseWrites": NOW - 0.1}))
     assert names(at) == ["CloseWrites"]
