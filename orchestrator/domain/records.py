@@ -201,6 +201,7 @@ class Sync(Record):
     complete: tuple[str, ...] = Field(min_length=1)
     """VMs whose copy holds every acknowledged write. Only these are ever promoted by themselves."""
     since: float
+    """Since when these are the whole ones: what was acknowledged earlier is in the other copy too, if there is one."""
     reason: str
 
 
@@ -226,6 +227,9 @@ class Request(Record):
     """The target becomes the designated VM too (an operator's move); else automatic failback undoes it."""
     accept_data_loss: bool = False
     """An operator's word that a copy which lacks acknowledged writes may be promoted."""
+    loss: str | None = None
+    """What may be lost since then, as a clause; noted when the move begins, since the next primary writes the record of
+    the copies anew."""
     reason: str = ""
     origin: str = "rule"
     """`rule`, `message`, `key`, or `cli:<user>@<host>`."""

@@ -48,8 +48,8 @@ def test_a_copy_that_is_not_whole_is_never_promoted_by_itself(lost: str) -> None
     sentence = fleet.step().sentence
     if lost == "dies":
         assert sentence == (
-            "home is not reachable, and no other VM can take web: the copy of web on second lacks acknowledged writes "
-            "(only that of home is whole)."
+            "home is not reachable, and no other VM can take web: the copy of web on second may lack what was "
+            "acknowledged since 22:13:20 UTC (0 s): only that of home is whole."
         )
 
 
@@ -88,11 +88,47 @@ def test_an_operator_may_accept_that_data_is_lost() -> None:
 
 def test_without_that_word_the_request_is_refused_with_the_reason() -> None:
     fleet = in_sync().whole_on("home").asks(RequestKind.FAILOVER, target="second")
-    assert fleet.codes() == ["refused"]
-    assert fleet.request().outcome == (
-        "the copy of web on second lacks acknowledged writes (only that of home is whole), so web cannot go there; "
-        "it can go nowhere from home: the copy of web on second lacks acknowledged writes (only that of home is whole)."
+    assert fleet.codes(250.0) == ["refused"]
+    lacks = (
+        "the copy of web on second may lack what was acknowledged since 22:13:20 UTC (4 min 10 s): only that of home "
+        "is whole"
     )
+    assert fleet.request().outcome == f"{lacks}, so web cannot go there; it can go nowhere from home: {lacks}."
+
+
+@pytest.mark.parametrize(
+    ("later_s", "told"),
+    [
+        (59.4, "22:13:20 UTC (59 s)"),
+        (7262.0, "2023-11-14 22:13:20 UTC (2 h 1 min)"),
+        (-5.0, "22:13:20 UTC (0 s)"),
+    ],
+    ids=["seconds", "the next day", "the clocks of two VMs differ"],
+)
+def test_how_much_it_lacks_is_told_as_a_time(later_s: float, told: str) -> None:
+    fleet = in_sync().whole_on("home").asks(RequestKind.FAILOVER, target="second")
+    fleet.step(later_s)
+    assert f"may lack what was acknowledged since {told}: only" in fleet.request().outcome
+
+
+def test_what_was_lost_on_an_operators_word_stands_in_the_outcome() -> None:
+    fleet = in_sync().whole_on("home").dies("home")
+    fleet.asks(RequestKind.FAILOVER, accept_data_loss=True)
+    fleet.step(250.0)
+    fleet.whole_on("second").locked("second")
+    fleet.step()
+    fleet.play(Play.ACTIVATE)
+    fleet.step()
+    assert fleet.request("asked").outcome == (
+        "web is served by second, 0.00 s after the decision; its copy may lack what was acknowledged since "
+        "22:13:20 UTC (4 min 10 s)"
+    )
+
+
+def test_nothing_is_said_to_be_lost_where_the_copy_is_whole() -> None:
+    fleet = in_sync().asks(RequestKind.FAILOVER, target="second", accept_data_loss=True)
+    fleet.step()
+    assert fleet.request("asked").loss is None
 
 
 def test_a_service_without_data_has_nothing_to_lose() -> None:
