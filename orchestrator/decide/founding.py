@@ -200,7 +200,7 @@ def _first_command(case: Unfounded, assignment: Assignment, number: int, target:
         id=f"{stamp(case.now)}-{case.name}-{Play.ACTIVATE.value}-e1-{number}",
         request_id=str(assignment.request_id),
         service=case.name,
-        kind=MoveKind.INITIAL,
+        kind=MoveKind.INITIAL if target == assignment.active else MoveKind.STANDBY,
         play=Play.ACTIVATE,
         playbook=case.service.activate,
         target=target,

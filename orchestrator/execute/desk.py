@@ -45,6 +45,7 @@ class _InHand:
 def order_of(command: Command, timeout_s: float) -> Order:
     """Return the order for the command's play; what the command does not name is an empty string."""
     variables = {
+        "kind": command.kind.value,
         "target": command.target,
         "failed_instance": command.failed_instance or "",
         "source": command.source or "",

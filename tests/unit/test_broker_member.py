@@ -19,7 +19,7 @@ shift
 node=me
 [ "$1" = -n ] && node=$2 && shift 2
 echo "$@" >>"{here}/asked"
-case $1 in cluster_status | list_vhosts | list_queues) cat "{here}/$node.$1" || exit 69 ;; esac
+case $1 in cluster_status | list_vhosts | list_queues | eval) cat "{here}/$node.$1" || exit 69 ;; esac
 """
 
 
@@ -56,7 +56,7 @@ class Broker:
     def changes(self) -> list[str]:
         """The commands that were no questions."""
         lines = (self.here / "asked").read_text().splitlines()
-        return [line for line in lines if line.split()[0] not in ("cluster_status", "list_vhosts", "list_queues")]
+        return [line for line in lines if line.startswith(("stop_app", "reset", "join_cluster", "start_app", "forget"))]
 
 
 @pytest.fixture
@@ -104,3 +104,26 @@ def test_a_queue_without_a_majority_is_named_when_the_wait_is_over(broker: Broke
     done = broker.run("--within", "0")
     assert done.returncode == 1
     assert "too few members of q (orch) run: nothing is confirmed there" in done.stderr
+
+
+def test_the_leaders_come_here_only_where_that_is_asked_for(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER)
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
+    assert broker.run().stdout == "the broker is a member of the cluster; every queue can confirm\n"
+    done = broker.run("--lead")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "the broker is a member of the cluster; every queue can confirm; 1 of 1 queues have their leader here\n",
+    )
+
+
+@pytest.mark.parametrize("answer", [{"value": None}, "what?", None])
+def test_a_leader_that_cannot_come_is_told_and_no_failure(broker: Broker, answer: object) -> None:
+    broker.has_members("me", ME, OTHER)
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    if answer is not None:
+        broker.finds("me", "eval", answer)
+    done = broker.run("--lead")
+    assert done.returncode == 0
+    assert "every queue can confirm; the queues' leaders stay where they are (" in done.stdout

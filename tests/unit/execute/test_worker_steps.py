@@ -113,6 +113,7 @@ def test_the_play_is_told_what_the_command_says(fleet: Fleet) -> None:
     order = fleet.a.plays.orders[0]
     assert order.playbook == "activate_backend.yml"
     assert order.variables == {
+        "kind": "failover",
         "target": A,
         "failed_instance": "backend-server",
         "source": "",
