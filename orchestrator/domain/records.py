@@ -8,7 +8,7 @@ All times are wall-clock seconds since the epoch, for people and for comparing w
 from __future__ import annotations
 
 from enum import Enum
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,7 +54,7 @@ class RequestKind(str, Enum):
     FAILBACK = "failback"
     ROTATION = "rotation"
     STANDBY = "standby"
-    """No move: the leader has a hot standby started that does not run."""
+    """No move: the leader has a hot standby started that does not run. An operator's has its copy replaced too."""
     ACKNOWLEDGE = "acknowledge"
 
 
@@ -265,6 +265,8 @@ class Command(Record):
     unit: str = ""
     source: str | None = None
     """The VM that a standby of a replicated service gets its data from: the active one."""
+    clone: Literal["auto", "never"] | None = None
+    """With a source: whether a copy that can never follow it is replaced by a clone."""
     epoch: int
     """Runs only while the service's assignment has exactly this epoch."""
     state: CommandState = CommandState.PENDING

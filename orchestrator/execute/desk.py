@@ -49,6 +49,7 @@ def order_of(command: Command, timeout_s: float) -> Order:
         "target": command.target,
         "failed_instance": command.failed_instance or "",
         "source": command.source or "",
+        "clone": command.clone or "",
         "recovered_instance": command.recovered_instance or "",
         "epoch": command.epoch,
         "service": command.service,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Unchanged
-from orchestrator.domain.records import Command, Play, RequestKind, RequestState
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import Command, CommandState, MoveKind, Play, RequestKind, RequestState
 from tests.unit.decide.fleet import WEB, Fleet, policy_of
 
 REPLICATED = policy_of(standby="hot", replication={"kind": "mariadb"})
@@ -199,3 +202,92 @@ def test_it_is_not_founded_anew_where_a_record_says_that_it_was_served_before() 
     fleet.unlocked()
     assert fleet.codes() == []
     assert "says that it has been served before" in fleet.step().sentence
+
+
+ON_REQUEST = policy_of(standby="hot", replication={"kind": "mariadb", "reclone": "on_request"})
+
+
+@pytest.mark.parametrize(("policy", "clone"), [(REPLICATED, "auto"), (ON_REQUEST, "never")])
+def test_whether_a_standbys_copy_is_replaced_by_itself_is_the_policys_to_say(policy: Policy, clone: str) -> None:
+    fleet = in_sync()
+    fleet.policy = policy
+    fleet.whole_on("home").fails("second").step()
+    fleet.step(11.0)
+    (command,) = fleet.commands(Play.ACTIVATE)
+    assert (command.target, command.source, command.clone) == ("second", "home", clone)
+    founded = Fleet(policy)
+    founded.step()
+    assert {(c.target, c.clone) for c in founded.commands()} == {("home", None), ("second", clone)}
+
+
+def test_an_operators_word_has_the_copy_replaced_and_ends_when_it_follows() -> None:
+    fleet = in_sync().whole_on("home").fails("second").pause()
+    fleet.policy = ON_REQUEST
+    fleet.asks(RequestKind.STANDBY, reason="diverged")
+    assert fleet.codes() == ["clone"]
+    (command,) = fleet.commands()
+    assert (command.target, command.source, command.clone, command.kind) == ("second", "home", "auto", MoveKind.STANDBY)
+    assert fleet.codes() == [], "it is awaited"
+    fleet.play(Play.ACTIVATE).runs("second")
+    fleet.step()
+    assert fleet.request("asked").state is RequestState.SUCCEEDED
+    assert (fleet.assignment.active, fleet.assignment.epoch) == ("home", 3)
+
+
+def test_a_play_that_only_says_that_the_copy_must_be_replaced_ends_the_start_with_that_sentence() -> None:
+    fleet = in_sync().whole_on("home").fails("second")
+    fleet.policy = ON_REQUEST
+    fleet.step()
+    fleet.step(11.0)
+    why = "the copy on second must be replaced: `orch clone web` has it cloned from home (it has diverged)"
+    fleet.play(Play.ACTIVATE, CommandState.FAILED, reason=why)
+    fleet.step()
+    assert why in fleet.request().outcome
+    fleet.asks(RequestKind.STANDBY)
+    assert "clone" in fleet.codes(), "a start that has ended is no obstacle"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda fleet: fleet.runs("second"), "the copy of web on second replicates; there is nothing to replace."),
+        (lambda fleet: fleet.dies("second"), "second is down, so the copy there cannot be replaced."),
+        (lambda fleet: fleet.stops("home"), "web is not served by home now, so nothing can be cloned from there."),
+    ],
+)
+def test_a_copy_is_not_replaced_where_it_need_not_or_cannot_be(change: Callable[[Fleet], Fleet], why: str) -> None:
+    fleet = in_sync().whole_on("home").fails("second")
+    change(fleet).asks(RequestKind.STANDBY)
+    assert fleet.codes() == ["refused"]
+    assert fleet.request("asked").outcome == why
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("home", "web is active on home: its copy there is the one that the other is cloned from."),
+        ("third", "web has no copy on third; it has one on home and second."),
+    ],
+)
+def test_only_the_standbys_copy_is_replaced(target: str, why: str) -> None:
+    fleet = in_sync().whole_on("home").fails("second").asks(RequestKind.STANDBY, target=target)
+    fleet.step()
+    assert fleet.request("asked").outcome == why
+
+
+def test_a_copy_that_is_being_started_is_not_replaced_meanwhile() -> None:
+    fleet = in_sync().whole_on("home").fails("second")
+    fleet.step()
+    fleet.step(11.0)
+    running = fleet.request().id
+    fleet.asks(RequestKind.STANDBY)
+    fleet.step()
+    assert fleet.request("asked").outcome == (
+        f"web is busy with the standby on second (request {running}); its copy can be replaced when that one has ended."
+    )
+
+
+def test_a_service_without_data_has_no_copy() -> None:
+    fleet = Fleet(policy_of(standby="hot")).serving().fails("second").asks(RequestKind.STANDBY)
+    fleet.step()
+    assert fleet.request("asked").outcome == "web has no data whose copy could be replaced."
