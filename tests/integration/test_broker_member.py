@@ -122,19 +122,31 @@ def test_a_standby_that_is_started_leaves_the_leaders_where_they_are(cluster: Cl
     assert leaders(cluster[1]) == dict.fromkeys(QUEUES, cluster[0].node)
 
 
-def test_a_leader_that_cannot_come_is_told_and_the_others_come(cluster: Cluster) -> None:
-    member(cluster[0], cluster, "--lead")
-    # A queue of which this broker has no replica.
-    words = ["rabbitmq-queues", "--quiet", "delete_member", "--vhost", VHOST, QUEUES[1], cluster[1].node]
-    subprocess.run(words, env=cluster[0].environment, check=True, timeout=WAIT_S)
+def without_a_replica_on(broker: RabbitBroker, other: RabbitBroker) -> None:
+    """Take the broker's replica of the second queue away."""
+    member(other, (other,), "--lead")
+    words = ["rabbitmq-queues", "--quiet", "delete_member", "--vhost", VHOST, QUEUES[1], broker.node]
+    subprocess.run(words, env=other.environment, check=True, timeout=WAIT_S)
+
+
+def test_a_queue_without_a_replica_on_the_active_broker_gets_one_and_then_its_leader(cluster: Cluster) -> None:
+    without_a_replica_on(cluster[1], cluster[0])
     done = member(cluster[1], cluster, "--lead")
-    assert done.returncode == 0
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"; {cluster[1].node} now has a replica of each queue; 2 of 2 queues" in done.stdout
+    assert leaders(cluster[1]) == dict.fromkeys(QUEUES, cluster[1].node)
+
+
+def test_a_leader_that_cannot_come_is_told_and_the_others_come(cluster: Cluster) -> None:
+    without_a_replica_on(cluster[1], cluster[0])
+    # With a broker of the group away no queue gets another replica.
+    done = member(cluster[1], cluster, "--lead", "away@localhost")
+    assert done.returncode == 0, done.stderr
     assert "1 of 2 queues have their leader here; that of queue 'listings' in vhost 'orch' stays where it is (" in (
         done.stdout
     )
     assert leaders(cluster[1]) == {QUEUES[0]: cluster[1].node, QUEUES[1]: cluster[0].node}
-    words = ["rabbitmq-queues", "--quiet", "add_member", "--vhost", VHOST, QUEUES[1], cluster[1].node]
-    subprocess.run(words, env=cluster[0].environment, check=True, timeout=WAIT_S)
+    assert member(cluster[1], cluster, "--lead").returncode == 0
 
 
 def test_with_the_old_leader_away_the_leaders_come_too(cluster: Cluster) -> None:

@@ -31,6 +31,7 @@ class Broker:
         (here / "bin").mkdir()
         (here / "bin" / "rabbitmqctl").write_text(RABBITMQCTL.format(here=here))
         (here / "bin" / "rabbitmqctl").chmod(0o755)
+        (here / "bin" / "rabbitmq-queues").symlink_to("rabbitmqctl")
         self.finds("me", "list_vhosts", [{"name": "orch"}])
 
     def finds(self, node: str, command: str, answer: object) -> None:
@@ -56,7 +57,9 @@ class Broker:
     def changes(self) -> list[str]:
         """The commands that were no questions."""
         lines = (self.here / "asked").read_text().splitlines()
-        return [line for line in lines if line.startswith(("stop_app", "reset", "join_cluster", "start_app", "forget"))]
+        # What is asked by `eval` has several lines.
+        known = ("stop_app", "reset", "join_cluster", "start_app", "forget", "grow")
+        return [line for line in lines if line.startswith(known)]
 
 
 @pytest.fixture
@@ -116,6 +119,26 @@ def test_the_leaders_come_here_only_where_that_is_asked_for(broker: Broker) -> N
         0,
         "the broker is a member of the cluster; every queue can confirm; 1 of 1 queues have their leader here\n",
     )
+
+
+def test_where_all_brokers_run_each_queue_has_a_replica_on_every_one(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, "rabbit@database-server")
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
+    assert broker.run().returncode == 0
+    assert broker.changes == [], "a standby that is started changes nothing"
+    assert "; rabbit@database-server now has a replica of each queue; 1 of 1" in broker.run("--lead").stdout
+    assert broker.changes == ["grow rabbit@database-server all"]
+
+
+def test_with_a_broker_away_no_queue_gets_a_replica(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER)
+    broker.has_queue([OTHER], [OTHER], OTHER)
+    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "unknown_member"]]})
+    done = broker.run("--lead")
+    assert done.returncode == 0
+    assert "0 of 1 queues have their leader here; that of queue 'q' in vhost 'orch' stays where it is (" in done.stdout
+    assert broker.changes == []
 
 
 @pytest.mark.parametrize("answer", [{"value": None}, "what?", None])
