@@ -238,10 +238,13 @@ def _lose_standby(case: Case, standby: str) -> Found:
 
 
 def _write_sync(case: Case, complete: tuple[str, ...], why: str) -> do.Duty:
-    assignment, lock = case.at.assignment, case.at.lock
+    assignment, lock, before = case.at.assignment, case.at.lock, case.at.data.sync
     epoch = assignment.epoch if assignment else 0
+    # A primary that is promoted again while it alone is whole: what the other copy lacks began when that one was lost.
+    same = before is not None and set(before.complete) == set(complete)
+    since = before.since if before is not None and same else case.view.wall
     record = Sync(
-        service=case.at.service, primary=case.view.vm, epoch=epoch, complete=complete, since=case.view.wall, reason=why
+        service=case.at.service, primary=case.view.vm, epoch=epoch, complete=complete, since=since, reason=why
     )
     session = lock.session if lock is not None and lock.session is not None else ""
     named = " and ".join(complete)

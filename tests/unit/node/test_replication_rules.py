@@ -348,6 +348,16 @@ def test_the_record_is_fenced_by_the_lock_the_assignment_and_its_own_index() -> 
     assert (written.record.primary, written.record.epoch, written.record.complete) == (HERE, 8, (HERE,))
 
 
+def test_a_record_that_names_the_same_copies_keeps_since_when() -> None:
+    alone, both = HERE_ALONE, BOTH
+    (again,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, alone))))
+    (lost,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, both))))
+    assert isinstance(again, do.WriteSync)
+    assert isinstance(lost, do.WriteSync)
+    assert (again.record.complete, again.record.since) == (lost.record.complete, alone.since)
+    assert lost.record.since > both.since
+
+
 SILENT_STANDBY = [replace(PRIMARY, replicas=0), replace(PRIMARY, waiting=2, acknowledged=5)]
 
 
