@@ -181,7 +181,7 @@ def test_without_another_whole_copy_it_stays_and_says_so() -> None:
     sentence = fleet.step(fleet.policy.dispatch.activation_timeout_s).sentence
     assert sentence == (
         "second holds the role lock of web and is not ready for traffic, and it stays there: the copy of web on home "
-        "lacks acknowledged writes (only that of second is whole)."
+        "may lack what was acknowledged since 22:13:20 UTC (30 s): only that of second is whole."
     )
 
 
