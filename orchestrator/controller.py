@@ -167,7 +167,7 @@ class Controller:
 
     def _say(self, sentence: str) -> None:
         """Log the sentence unless it is what was said last (but for the seconds that it counts down)."""
-        gist = re.sub(r"[0-9]+(\.[0-9]+)? s\b", "", sentence)
+        gist = re.sub(r"([0-9]+ (h|min) )*[0-9]+(\.[0-9]+)? (min|s)\b", "", sentence)
         if gist != self._said:
             self._said = gist
             log.info(sentence)

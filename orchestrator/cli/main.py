@@ -34,6 +34,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "failover": ("moves:failover", "Move a service to another VM, which becomes its designated one."),
     "failback": ("moves:failback", "Bring a service home."),
     "rotate": ("moves:rotate", "Move a service to the next VM of its order."),
+    "clone": ("moves:clone", "Replace the standby's copy of a replicated service's data."),
     "follow": ("moves:follow", "Follow a request until it has ended."),
     "pause": ("automation:pause", "Switch all automatic moves off."),
     "resume": ("automation:resume", "End the pause, or acknowledge the hold of a service."),

@@ -1,4 +1,4 @@
-"""`orch failover`, `failback`, `rotate`, `follow`: an operator's request, refused at once or written and followed.
+"""`orch failover`, `failback`, `rotate`, `clone`, `follow`: what an operator asks for, refused at once or followed.
 
 Writes `orch/requests/ID` by compare-and-set create, after the same admission check that the leader makes.
 """
@@ -107,6 +107,19 @@ def rotate(app: App, /, service: str | None, every: bool, **options: Any) -> Non
     if (service is None) == (not every):
         raise click.UsageError("name a SERVICE or give --all, one of the two.")
     ask(app, RequestKind.ROTATION, (service,) if service else None, **options)
+
+
+@click.command()
+@click.argument("service", shell_complete=complete_services)
+@move_options
+@click.pass_obj
+def clone(app: App, /, service: str, **options: Any) -> None:
+    """Replace the standby's copy of a replicated service's data.
+
+    Only where it can follow the active no more. What nobody else has is saved as SQL on its VM first. With
+    `replication.reclone: automatic` this happens by itself.
+    """
+    ask(app, RequestKind.STANDBY, (service,), **options)
 
 
 @click.command()

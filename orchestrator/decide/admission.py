@@ -14,9 +14,11 @@ from orchestrator.decide.candidates import (
     next_in_rotation,
     obstacle_for,
     obstacle_to_rotation,
+    obstacle_to_running,
     why_none,
 )
 from orchestrator.decide.case import Case, reachable_vms
+from orchestrator.decide.standbys import standby_meant
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Request, RequestKind, RequestState
 from orchestrator.domain.view import InstanceState, Unreadable, View
@@ -38,9 +40,9 @@ def refusal_of(request: Request, view: View, policy: Policy, now: float) -> str 
         return f"{name} has no assignment yet; the leading controller makes the first one."
     if request.kind is RequestKind.INITIAL:
         return f"{name} is assigned already, to {kept.value.active}."
-    if request.kind is RequestKind.STANDBY:
-        return "only the leading controller has standbys started; it does so by itself where the policy says `hot`."
     case = Case(name, view, seen, policy, policy.services[name], kept, now, reachable_vms(view, policy))
+    if request.kind is RequestKind.STANDBY:
+        return _clone_refusal(request, case)
     return _acknowledge_refusal(case) if request.kind is RequestKind.ACKNOWLEDGE else _move_refusal(request, case)
 
 
@@ -60,6 +62,38 @@ def _runs(request: Request) -> bool:
 
 def _acknowledge_refusal(case: Case) -> str | None:
     return None if case.hold_is_in_force else f"{case.name} is not held, so there is nothing to acknowledge."
+
+
+def _clone_refusal(request: Request, case: Case) -> str | None:
+    if not case.is_replicated:
+        return f"{case.name} has no data whose copy could be replaced."
+    vm = standby_meant(case, request)
+    if vm == case.active:
+        return f"{case.name} is active on {vm}: its copy there is the one that the other is cloned from."
+    if vm not in case.hot_standbys:
+        return f"{case.name} has no copy on {vm}; it has one on {' and '.join(case.service.order)}."
+    busy = running_move(case.name, case.view, other_than=request.id) or running_start(case.name, vm, case.view)
+    if busy is not None and busy.id != request.id:
+        return (
+            f"{case.name} is busy with the {busy.kind.value} on {busy.target} (request {busy.id}); its copy can be "
+            "replaced when that one has ended."
+        )
+    if case.is_healthy_on(vm):
+        return f"the copy of {case.name} on {vm} replicates; there is nothing to replace."
+    if not case.is_serving:
+        return f"{case.name} is not served by {case.active} now, so nothing can be cloned from there."
+    obstacle = obstacle_to_running(case, vm)
+    return f"{obstacle}, so the copy there cannot be replaced." if obstacle is not None else None
+
+
+def running_start(service: str, vm: str, view: View) -> Request | None:
+    """Return the running request that has the service's standby on the VM started, if there is one."""
+    for kept in view.requests:
+        request = kept.value
+        is_start = request.kind is RequestKind.STANDBY and (request.service, request.target) == (service, vm)
+        if is_start and _runs(request):
+            return request
+    return None
 
 
 def _move_refusal(request: Request, case: Case) -> str | None:

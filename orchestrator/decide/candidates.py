@@ -33,7 +33,7 @@ def obstacle_to_serving(case: Case, vm: str) -> str | None:
 
 def obstacle_on(case: Case, vm: str) -> str | None:
     """Say why the VM cannot take the service now, or None when it can."""
-    return obstacle_to_serving(case, vm) or obstacle_to_promotion(case.name, case.service, case.seen, vm)
+    return obstacle_to_serving(case, vm) or obstacle_to_promotion(case.name, case.service, case.seen, vm, case.now)
 
 
 def obstacle_for(request: Request) -> Obstacle:

@@ -201,7 +201,8 @@ class Case:
 
     def is_fit(self, vm: str) -> bool:
         """Say whether the service could come to the VM: healthy there and in sync, or never started there."""
-        healthy = self.is_healthy_on(vm) and obstacle_to_promotion(self.name, self.service, self.seen, vm) is None
+        obstacle = obstacle_to_promotion(self.name, self.service, self.seen, vm, self.now)
+        healthy = self.is_healthy_on(vm) and obstacle is None
         return healthy or (self.is_new_on(vm) and self.is_up(vm) and self.has_guard(vm))
 
     def is_new_on(self, vm: str) -> bool:

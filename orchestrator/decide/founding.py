@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from orchestrator.decide.case import index_of, readable
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.requests import refused
-from orchestrator.decide.writing import decision, stamp
+from orchestrator.decide.writing import clone_by, decision, stamp
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Diagnosis, Put
 from orchestrator.domain.policy import Policy, ServicePolicy
@@ -150,7 +150,7 @@ def _founded(case: Unfounded) -> Step:
     request, assignment = _first_request(case, vm), _first_assignment(case, vm)
     assignment = assignment.with_(request_id=request.id)
     others = (other for other in case.service.order if _is_hot(case) and other != vm and case.is_up(other))
-    commands = [_first_command(case, assignment, n, target) for n, target in enumerate((vm, *others), start=1)]
+    commands = [_first_command(case, request, assignment, n, target) for n, target in enumerate((vm, *others), start=1)]
     changes = (
         Put(keys.assignment(name), assignment, 0),
         Put(keys.request(request.id), request, 0),
@@ -195,18 +195,20 @@ def _first_assignment(case: Unfounded, vm: str) -> Assignment:
     )
 
 
-def _first_command(case: Unfounded, assignment: Assignment, number: int, target: str) -> Command:
+def _first_command(case: Unfounded, request: Request, assignment: Assignment, number: int, target: str) -> Command:
+    copies = case.service.replication is not None and target != assignment.active
     return Command(
         id=f"{stamp(case.now)}-{case.name}-{Play.ACTIVATE.value}-e1-{number}",
-        request_id=str(assignment.request_id),
+        request_id=request.id,
         service=case.name,
-        kind=MoveKind.INITIAL,
+        kind=MoveKind.INITIAL if target == assignment.active else MoveKind.STANDBY,
         play=Play.ACTIVATE,
         playbook=case.service.activate,
         target=target,
         enable_at_boot=target == assignment.designated or _is_hot(case),
         unit=case.service.unit,
-        source=assignment.active if case.service.replication and target != assignment.active else None,
+        source=assignment.active if copies else None,
+        clone=clone_by(case.service, request) if copies else None,
         epoch=assignment.epoch,
         created=case.now,
     )

@@ -8,7 +8,7 @@ in `progress`.
 from __future__ import annotations
 
 from orchestrator.decide.case import Case
-from orchestrator.decide.sync import sync_unchanged
+from orchestrator.decide.sync import loss_of, sync_unchanged
 from orchestrator.decide.writing import create, new_command, of_case, put_assignment, stamp
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Change, Decision, Put
@@ -55,6 +55,7 @@ def start(
         state=RequestState.RUNNING,
         target=target,
         previous=case.active,
+        loss=loss_of(case.name, case.service, case.seen, target, case.now) if request.accept_data_loss else None,
         updated=case.now,
         times={**request.times, "decided": case.now},
     )

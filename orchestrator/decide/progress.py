@@ -213,7 +213,8 @@ def _succeed(case: Case, kept: Kept[Request]) -> Decision:
     took_s = request.times.get("endpoints", case.now) - request.times.get("decided", request.created)
     bad = [c for c in case.commands_of(request) if c.state is not CommandState.SUCCEEDED]
     remark = "".join(f"; but {c.playbook} on {c.target} {c.state.value}: {c.reason}" for c in bad)
-    outcome = f"{case.name} is served by {case.active}, {took_s:.2f} s after the decision{remark}"
+    lost = f"; {request.loss}" if request.loss else ""
+    outcome = f"{case.name} is served by {case.active}, {took_s:.2f} s after the decision{lost}{remark}"
     return of_case(
         case,
         "succeeded",

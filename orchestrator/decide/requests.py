@@ -7,6 +7,7 @@ from orchestrator.decide.candidates import candidates_for, next_in_rotation, obs
 from orchestrator.decide.case import Case
 from orchestrator.decide.moves import case_reason, start
 from orchestrator.decide.rotation import rotation_on_request
+from orchestrator.decide.standbys import start_asked
 from orchestrator.decide.writing import decision, finished, of_case, put_assignment, put_request
 from orchestrator.domain.decision import Decision
 from orchestrator.domain.policy import Policy
@@ -46,6 +47,8 @@ def consider_request(case: Case, kept: Kept[Request]) -> Decision:
         return refused(kept, why, case.now)
     if request.kind is RequestKind.ACKNOWLEDGE:
         return _acknowledge(case, kept)
+    if request.kind is RequestKind.STANDBY:
+        return start_asked(case, kept)
     if request.kind is RequestKind.ROTATION:
         following = next_in_rotation(case)
         return rotation_on_request(case, kept, following or case.active)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from orchestrator.decide.candidates import obstacle_to_running
 from orchestrator.decide.case import UNHEARD_S, Case, readable
 from orchestrator.decide.diagnose import diagnosis
-from orchestrator.decide.moves import rule_request
+from orchestrator.decide.moves import case_reason, rule_request
 from orchestrator.decide.plays import trouble_of, wait_for
 from orchestrator.decide.sync import whole_copies
 from orchestrator.decide.writing import create, finished, new_command, of_case
@@ -63,6 +63,11 @@ def lacking_standbys(case: Case) -> tuple[str, ...]:
         return ()
     absent = [vm for vm in case.hot_standbys if vm not in case.healthy]
     return tuple([vm for vm in absent if obstacle_to_running(case, vm) is None and case.now_assigned.may_run_on(vm)])
+
+
+def standby_meant(case: Case, request: Request) -> str:
+    """Return the VM whose copy an operator wants replaced: of an order of two, the one that is not active."""
+    return request.target or next(iter(case.hot_standbys), case.active)
 
 
 def tend_standbys(case: Case, *, idle: bool) -> Tended:
@@ -143,6 +148,25 @@ def _start(case: Case, vm: str) -> Decision:
         vm=vm,
         about=vm,
     )
+
+
+def start_asked(case: Case, kept: Kept[Request]) -> Decision:
+    """Return the start of the standby that an operator asked for, its copy being replaced where it must be.
+
+    `admission` has said before that it may begin.
+    """
+    vm = standby_meant(case, kept.value)
+    request = kept.value.with_(
+        state=RequestState.RUNNING,
+        target=vm,
+        epoch=case.now_assigned.epoch,
+        updated=case.now,
+        times={**kept.value.times, "decided": case.now},
+    )
+    command = new_command(case, request, Play.ACTIVATE, vm, case.now_assigned, MoveKind.STANDBY)
+    sentence = f"The copy of {case.name} on {vm} is replaced by a clone from {case.active}: {case_reason(request)}."
+    put = Put(keys.request(request.id), request, kept.index)
+    return of_case(case, "clone", sentence, put, create(command), request=request, vm=vm)
 
 
 End = tuple[RequestState, str]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from orchestrator.decide.case import Case
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Change, Decision, Put
+from orchestrator.domain.policy import ServicePolicy
 from orchestrator.domain.records import (
     Assignment,
     Command,
@@ -14,6 +16,7 @@ from orchestrator.domain.records import (
     MoveKind,
     Play,
     Request,
+    RequestKind,
     RequestState,
 )
 from orchestrator.domain.view import Kept
@@ -98,11 +101,20 @@ def finished(case: Case, kept: Kept[Request], state: RequestState, outcome: str)
     return put_request(kept, state=state, outcome=outcome, updated=case.now, times=times)
 
 
+def clone_by(policy: ServicePolicy, request: Request) -> Literal["auto", "never"] | None:
+    """Say whether the standby's copy of a replicated service may be replaced: by itself, or on an operator's word."""
+    if policy.replication is None:
+        return None
+    is_asked = request.kind is RequestKind.STANDBY and request.origin != "rule"
+    return "auto" if is_asked or policy.replication.reclone == "automatic" else "never"
+
+
 def new_command(
     case: Case, request: Request, play: Play, target: str, assignment: Assignment, kind: MoveKind
 ) -> Command:
     """Return the command that runs the service's play on the target, valid for the assignment's epoch."""
     service = case.service
+    copies = case.is_replicated and target != assignment.active
     return Command(
         id=f"{stamp(case.now)}-{case.name}-{play.value}-e{assignment.epoch}",
         request_id=request.id,
@@ -115,7 +127,8 @@ def new_command(
         recovered_instance=assignment.active if kind is MoveKind.FAILBACK else None,
         enable_at_boot=play is Play.ACTIVATE and (target == assignment.designated or case.is_hot),
         unit=service.unit,
-        source=assignment.active if case.is_replicated and target != assignment.active else None,
+        source=assignment.active if copies else None,
+        clone=clone_by(service, request) if copies else None,
         epoch=assignment.epoch,
         created=case.now,
     )

@@ -8,7 +8,7 @@ All times are wall-clock seconds since the epoch, for people and for comparing w
 from __future__ import annotations
 
 from enum import Enum
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,7 +54,7 @@ class RequestKind(str, Enum):
     FAILBACK = "failback"
     ROTATION = "rotation"
     STANDBY = "standby"
-    """No move: the leader has a hot standby started that does not run."""
+    """No move: the leader has a hot standby started that does not run. An operator's has its copy replaced too."""
     ACKNOWLEDGE = "acknowledge"
 
 
@@ -201,6 +201,7 @@ class Sync(Record):
     complete: tuple[str, ...] = Field(min_length=1)
     """VMs whose copy holds every acknowledged write. Only these are ever promoted by themselves."""
     since: float
+    """Since when these are the whole ones: what was acknowledged earlier is in the other copy too, if there is one."""
     reason: str
 
 
@@ -226,6 +227,9 @@ class Request(Record):
     """The target becomes the designated VM too (an operator's move); else automatic failback undoes it."""
     accept_data_loss: bool = False
     """An operator's word that a copy which lacks acknowledged writes may be promoted."""
+    loss: str | None = None
+    """What may be lost since then, as a clause; noted when the move begins, since the next primary writes the record of
+    the copies anew."""
     reason: str = ""
     origin: str = "rule"
     """`rule`, `message`, `key`, or `cli:<user>@<host>`."""
@@ -261,6 +265,8 @@ class Command(Record):
     unit: str = ""
     source: str | None = None
     """The VM that a standby of a replicated service gets its data from: the active one."""
+    clone: Literal["auto", "never"] | None = None
+    """With a source: whether a copy that can never follow it is replaced by a clone."""
     epoch: int
     """Runs only while the service's assignment has exactly this epoch."""
     state: CommandState = CommandState.PENDING

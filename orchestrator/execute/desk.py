@@ -45,9 +45,11 @@ class _InHand:
 def order_of(command: Command, timeout_s: float) -> Order:
     """Return the order for the command's play; what the command does not name is an empty string."""
     variables = {
+        "kind": command.kind.value,
         "target": command.target,
         "failed_instance": command.failed_instance or "",
         "source": command.source or "",
+        "clone": command.clone or "",
         "recovered_instance": command.recovered_instance or "",
         "epoch": command.epoch,
         "service": command.service,

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, Endpoints, Sync
+from orchestrator.node.duties import Follow
 from orchestrator.node.feed import Newest
 from orchestrator.node.instance import KEPT_BY, lock_view, session_name
 from orchestrator.node.replication.facts import ServerFacts
@@ -135,7 +136,10 @@ class Knowledge:
         failed = {name: at for name, at in state.failed_at.items() if name != what}
         if failed_at is not None:
             failed[what] = failed_at
-        self.data[service] = replace(state, busy="", failed_at=MappingProxyType(failed))
+        followed_at = state.followed_at
+        if what == Follow.__name__ and state.facts is not None:
+            followed_at = state.facts.at
+        self.data[service] = replace(state, busy="", failed_at=MappingProxyType(failed), followed_at=followed_at)
 
     def lease(self, service: str, leased: bool) -> None:
         """Take note that writes are under a lease, or that it is over."""

@@ -125,6 +125,8 @@ class DataState:
     """What the server was told last and did not do -> when (monotonic) that was known."""
     had_traffic: bool = False
     """Traffic was pointed at this VM at the present epoch; found out only where there is no record."""
+    followed_at: float | None = None
+    """When (monotonic) the server was last told to follow; it needs a moment to connect."""
     sync: Sync | None = None
     sync_index: int = 0
     """ModifyIndex of the record, 0 where there is none."""

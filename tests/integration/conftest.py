@@ -67,6 +67,27 @@ def rabbit_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitBr
             broker.close()
 
 
+@pytest.fixture(scope="session")
+def rabbit_cluster() -> Iterator[tuple[RabbitBroker, ...]]:
+    """Three running brokers that could form a cluster and do not yet: whoever uses them says who joins whom."""
+    with tempfile.TemporaryDirectory(prefix="orch-rabbitmq-", dir="/tmp") as directory:
+        Path(directory).chmod(0o711)
+        brokers: list[RabbitBroker] = []
+        try:
+            for name in "abc":
+                (Path(directory) / name).mkdir()
+                brokers.append(RabbitBroker(Path(directory) / name, beside=brokers[0] if brokers else None))
+                brokers[-1].begin()
+            for broker in brokers:
+                broker.wait_ready()
+            yield tuple(brokers)
+        except NoRabbit as problem:
+            pytest.fail(str(problem), pytrace=False)
+        finally:
+            for broker in reversed(brokers):
+                broker.close()
+
+
 @pytest.fixture
 def network() -> Iterator[tuple[Side, Side, str]]:
     """Two VMs that can hold the front door's address, and the client's namespace."""

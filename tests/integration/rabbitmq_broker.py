@@ -32,15 +32,21 @@ class NoRabbit(Exception):
 
 
 class RabbitBroker:
-    """One broker. `stop()` ends it and keeps its data, so that `start()` goes on with the same queues."""
+    """One broker. `stop()` ends it and keeps its data, so that `start()` goes on with the same queues.
 
-    def __init__(self, directory: Path) -> None:
+    `beside`: a broker that this one could form a cluster with; it lives longer (its epmd is used).
+    """
+
+    def __init__(self, directory: Path, beside: RabbitBroker | None = None) -> None:
         if not (_LIBRARY / "rabbitmq-server").exists() or shutil.which("epmd") is None:
             raise NoRabbit("these tests need RabbitMQ: install the Debian package rabbitmq-server")
         self._directory = directory
-        self.port, self._dist_port, self._epmd_port = free_port(), free_port(), free_port()
-        self.user, self.password = "orch-test", secrets.token_hex(16)
-        self._node = f"orch-test-{secrets.token_hex(4)}@localhost"
+        self._beside = beside
+        self.port, self._dist_port = free_port(), free_port()
+        self._epmd_port: int = beside._epmd_port if beside else free_port()
+        self._cookie: str = beside._cookie if beside else secrets.token_hex(20)
+        self.user, self.password = "orch-test", beside.password if beside else secrets.token_hex(16)
+        self.node = f"orch-test-{secrets.token_hex(4)}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         self._write_files()
@@ -58,10 +64,19 @@ class RabbitBroker:
 
     def start(self) -> None:
         """Start the broker and return when it accepts connections."""
-        if self._epmd is None:
+        self.begin()
+        self.wait_ready()
+
+    def begin(self) -> None:
+        """Start the broker without waiting for it."""
+        if self._epmd is None and self._beside is None:
             # A private one: the server would otherwise leave a shared daemon behind.
             self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"])
         self._process = self._spawn([str(_LIBRARY / "rabbitmq-server")])
+
+    def wait_ready(self) -> None:
+        """Return when it accepts connections."""
+        assert self._process is not None
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -108,6 +123,12 @@ class RabbitBroker:
             )
         )
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What RabbitMQ's tools need to ask this broker."""
+        # Before the package's wrappers, which would ask the system's own broker.
+        return self._environment() | {"PATH": f"{_LIBRARY}:/usr/sbin:/usr/bin:/sbin:/bin"}
+
     def freeze(self) -> None:
         """Let the broker answer nothing, without closing any connection."""
         self._signal("STOP")
@@ -139,7 +160,7 @@ class RabbitBroker:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LC_ALL": "C.UTF-8",
             "HOME": here,
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
@@ -168,7 +189,7 @@ class RabbitBroker:
             "raft.wal_max_size_bytes = 1048576\n",
             "definitions.json": json.dumps(definitions),
             "enabled_plugins": "[].",
-            ".erlang.cookie": secrets.token_hex(20),
+            ".erlang.cookie": self._cookie,
             "amqp_password": self.password + "\n",
             "server.log": "",
         }

@@ -19,7 +19,7 @@ shift
 node=me
 [ "$1" = -n ] && node=$2 && shift 2
 echo "$@" >>"{here}/asked"
-case $1 in cluster_status | list_vhosts | list_queues) cat "{here}/$node.$1" || exit 69 ;; esac
+case $1 in cluster_status | list_vhosts | list_queues | eval) cat "{here}/$node.$1" || exit 69 ;; esac
 """
 
 
@@ -31,6 +31,7 @@ class Broker:
         (here / "bin").mkdir()
         (here / "bin" / "rabbitmqctl").write_text(RABBITMQCTL.format(here=here))
         (here / "bin" / "rabbitmqctl").chmod(0o755)
+        (here / "bin" / "rabbitmq-queues").symlink_to("rabbitmqctl")
         self.finds("me", "list_vhosts", [{"name": "orch"}])
 
     def finds(self, node: str, command: str, answer: object) -> None:
@@ -56,7 +57,9 @@ class Broker:
     def changes(self) -> list[str]:
         """The commands that were no questions."""
         lines = (self.here / "asked").read_text().splitlines()
-        return [line for line in lines if line.split()[0] not in ("cluster_status", "list_vhosts", "list_queues")]
+        # What is asked by `eval` has several lines.
+        known = ("stop_app", "reset", "join_cluster", "start_app", "forget", "grow")
+        return [line for line in lines if line.startswith(known)]
 
 
 @pytest.fixture
@@ -104,3 +107,46 @@ def test_a_queue_without_a_majority_is_named_when_the_wait_is_over(broker: Broke
     done = broker.run("--within", "0")
     assert done.returncode == 1
     assert "too few members of q (orch) run: nothing is confirmed there" in done.stderr
+
+
+def test_the_leaders_come_here_only_where_that_is_asked_for(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER)
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
+    assert broker.run().stdout == "the broker is a member of the cluster; every queue can confirm\n"
+    done = broker.run("--lead")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "the broker is a member of the cluster; every queue can confirm; 1 of 1 queues have their leader here\n",
+    )
+
+
+def test_where_all_brokers_run_each_queue_has_a_replica_on_every_one(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, "rabbit@database-server")
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
+    assert broker.run().returncode == 0
+    assert broker.changes == [], "a standby that is started changes nothing"
+    assert "; rabbit@database-server now has a replica of each queue; 1 of 1" in broker.run("--lead").stdout
+    assert broker.changes == ["grow rabbit@database-server all"]
+
+
+def test_with_a_broker_away_no_queue_gets_a_replica(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER)
+    broker.has_queue([OTHER], [OTHER], OTHER)
+    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "unknown_member"]]})
+    done = broker.run("--lead")
+    assert done.returncode == 0
+    assert "0 of 1 queues have their leader here; that of queue 'q' in vhost 'orch' stays where it is (" in done.stdout
+    assert broker.changes == []
+
+
+@pytest.mark.parametrize("answer", [{"value": None}, "what?", None])
+def test_a_leader_that_cannot_come_is_told_and_no_failure(broker: Broker, answer: object) -> None:
+    broker.has_members("me", ME, OTHER)
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    if answer is not None:
+        broker.finds("me", "eval", answer)
+    done = broker.run("--lead")
+    assert done.returncode == 0
+    assert "every queue can confirm; the queues' leaders stay where they are (" in done.stdout

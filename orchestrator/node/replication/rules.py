@@ -16,7 +16,8 @@ from orchestrator.node.replication.facts import ServerFacts
 from orchestrator.node.situation import DOWN, UnitState
 
 TRY_AGAIN_S = 2.0
-"""A server that did not get there is told again after this; joining a standby lets commits wait for a moment."""
+"""A server that did not get there is told again after this: joining a standby lets commits wait for a moment, and a
+copy that follows tries to connect by itself."""
 
 
 # -- what the rule about the role lock asks ---------------------------------------------------------------------------
@@ -99,11 +100,12 @@ def _role(case: Case, facts: ServerFacts) -> Found:
 
 
 def _not_too_often(case: Case, found: do.Duty | Later) -> do.Duty | Later:
-    failed_at = case.at.data.failed_at.get(type(found).__name__)
+    data = case.at.data
+    told_at = data.followed_at if isinstance(found, do.Follow) else data.failed_at.get(type(found).__name__)
     hurried = isinstance(found, Later | do.CloseWrites)
-    if hurried or failed_at is None or case.now >= failed_at + TRY_AGAIN_S:
+    if hurried or told_at is None or case.now >= told_at + TRY_AGAIN_S:
         return found
-    return Later(failed_at + TRY_AGAIN_S)
+    return Later(told_at + TRY_AGAIN_S)
 
 
 def _primary(case: Case, facts: ServerFacts) -> Found:
@@ -236,10 +238,13 @@ def _lose_standby(case: Case, standby: str) -> Found:
 
 
 def _write_sync(case: Case, complete: tuple[str, ...], why: str) -> do.Duty:
-    assignment, lock = case.at.assignment, case.at.lock
+    assignment, lock, before = case.at.assignment, case.at.lock, case.at.data.sync
     epoch = assignment.epoch if assignment else 0
+    # A primary that is promoted again while it alone is whole: what the other copy lacks began when that one was lost.
+    same = before is not None and set(before.complete) == set(complete)
+    since = before.since if before is not None and same else case.view.wall
     record = Sync(
-        service=case.at.service, primary=case.view.vm, epoch=epoch, complete=complete, since=case.view.wall, reason=why
+        service=case.at.service, primary=case.view.vm, epoch=epoch, complete=complete, since=since, reason=why
     )
     session = lock.session if lock is not None and lock.session is not None else ""
     named = " and ".join(complete)

@@ -44,6 +44,7 @@ WELL = {
     ("failover",): "backend --dry-run",
     ("failback",): "backend --no-wait",
     ("rotate",): "--all --no-wait",
+    ("clone",): "backend --no-wait",
     ("follow",): "REQUEST",
     ("pause",): "",
     ("resume",): "",
@@ -69,6 +70,7 @@ NOT_WELL = {
     ("failover",): ("", Exit.USAGE),
     ("failback",): ("backend", Exit.REFUSED),
     ("rotate",): ("", Exit.USAGE),
+    ("clone",): ("backend", Exit.REFUSED),
     ("follow",): ("REQUEST_FAILED", Exit.FAILED),
     ("pause",): ("--colour", Exit.USAGE),
     ("resume",): ("backend --timeout nan", Exit.USAGE),
@@ -137,6 +139,8 @@ def test_a_verb_that_succeeds_answers_in_json(
 ) -> None:
     if verb == ("failback",):
         world.activate("backend", "messaging-server", epoch=2)
+    if verb == ("clone",):
+        world.with_a_diverged_copy()
     rest = WELL[verb].split()
     code, _ = run(world, files, *(("--json", *verb, *rest) if before else (*verb, "--json", *rest)))
     assert code == 0

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.domain import keys
 from orchestrator.domain.records import Maintenance, MoveKind, RequestKind, RequestState
 from orchestrator.store.port import Unknown
-from tests.fakes.fake_consul import CRITICAL, WARNING
+from tests.fakes.fake_consul import CRITICAL, PASSING, WARNING
 from tests.unit.cli.world import NOW, World
 
 
@@ -155,6 +155,27 @@ def test_failback_and_rotate_are_requests_of_their_kind(
     away(world)
     assert world.orch(*arguments).exit_code == 0
     assert [(r.kind, r.service, r.target) for r in world.requests()] == [(kind, "backend", None)]
+
+
+def test_a_clone_is_an_operators_request_of_kind_standby(world: World) -> None:
+    world.with_a_diverged_copy()
+    assert world.orch("clone", "backend", "--reason", "diverged").exit_code == 0
+    (request,) = world.requests()
+    assert (request.kind, request.service, request.origin, request.redesignate) == (
+        RequestKind.STANDBY,
+        "backend",
+        "cli:ana@desk",
+        False,
+    )
+
+
+def test_a_clone_that_is_not_needed_is_refused_at_once(world: World) -> None:
+    world.with_a_diverged_copy()
+    for check_id in (keys.probe_check_id("backend"), keys.unit_check_id("backend")):
+        world.consul.set_check("messaging-server", check_id, PASSING, "it replicates")
+    result = world.orch("clone", "backend")
+    assert (result.exit_code, world.requests()) == (3, [])
+    assert "the copy of backend on messaging-server replicates; there is nothing to replace." in result.stderr
 
 
 def test_an_acknowledgement_is_a_request_too(world: World) -> None:

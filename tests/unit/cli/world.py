@@ -138,6 +138,13 @@ class World:
         """Let gossip declare the VM failed."""
         self.consul.set_reachable(vm, False)
 
+    def with_a_diverged_copy(self) -> None:
+        """Let the backend have data, and its copy on messaging-server follow no more."""
+        replicated = POLICY["services"]["backend"] | {"standby": "hot", "replication": {"kind": "mariadb"}}
+        policy = POLICY | {"services": POLICY["services"] | {"backend": replicated}}
+        self.put(keys.CONFIG, json.dumps(policy).encode())
+        self.fail("backend", "messaging-server", "the copy has diverged")
+
     def change_request(self, **changes: Any) -> None:
         """Change the newest request as the leader would."""
         request = self.requests()[-1]

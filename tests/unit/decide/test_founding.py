@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.domain import keys
-from orchestrator.domain.records import Play, RequestKind, RequestState
+from orchestrator.domain.records import MoveKind, Play, RequestKind, RequestState
 from tests.unit.decide.fleet import WEB, Fleet, policy_of
 
 KEY = keys.assignment(WEB)
@@ -32,7 +32,10 @@ def test_where_home_is_down_the_next_vm_is_taken_and_home_stays_designated() -> 
 def test_a_new_hot_service_is_started_on_all_its_vms() -> None:
     fleet = Fleet(policy_of(standby="hot", order=("home", "second", "third"))).dies("third")
     fleet.step()
-    assert [(c.target, c.enable_at_boot) for c in fleet.commands()] == [("home", True), ("second", True)]
+    assert [(c.target, c.kind, c.enable_at_boot) for c in fleet.commands()] == [
+        ("home", MoveKind.INITIAL, True),
+        ("second", MoveKind.STANDBY, True),
+    ]
     assert fleet.assignment.standbys == ("second", "third")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Unchanged
-from orchestrator.domain.records import Command, MoveKind, Play, RequestKind, RequestState
+from orchestrator.domain.policy import Policy
+from orchestrator.domain.records import Command, CommandState, MoveKind, Play, RequestKind, RequestState
 from tests.unit.decide.fleet import WEB, Fleet, policy_of
 
 REPLICATED = policy_of(standby="hot", replication={"kind": "mariadb"})
@@ -48,8 +51,8 @@ def test_a_copy_that_is_not_whole_is_never_promoted_by_itself(lost: str) -> None
     sentence = fleet.step().sentence
     if lost == "dies":
         assert sentence == (
-            "home is not reachable, and no other VM can take web: the copy of web on second lacks acknowledged writes "
-            "(only that of home is whole)."
+            "home is not reachable, and no other VM can take web: the copy of web on second may lack what was "
+            "acknowledged since 22:13:20 UTC (0 s): only that of home is whole."
         )
 
 
@@ -88,11 +91,47 @@ def test_an_operator_may_accept_that_data_is_lost() -> None:
 
 def test_without_that_word_the_request_is_refused_with_the_reason() -> None:
     fleet = in_sync().whole_on("home").asks(RequestKind.FAILOVER, target="second")
-    assert fleet.codes() == ["refused"]
-    assert fleet.request().outcome == (
-        "the copy of web on second lacks acknowledged writes (only that of home is whole), so web cannot go there; "
-        "it can go nowhere from home: the copy of web on second lacks acknowledged writes (only that of home is whole)."
+    assert fleet.codes(250.0) == ["refused"]
+    lacks = (
+        "the copy of web on second may lack what was acknowledged since 22:13:20 UTC (4 min 10 s): only that of home "
+        "is whole"
     )
+    assert fleet.request().outcome == f"{lacks}, so web cannot go there; it can go nowhere from home: {lacks}."
+
+
+@pytest.mark.parametrize(
+    ("later_s", "told"),
+    [
+        (59.4, "22:13:20 UTC (59 s)"),
+        (7262.0, "2023-11-14 22:13:20 UTC (2 h 1 min)"),
+        (-5.0, "22:13:20 UTC (0 s)"),
+    ],
+    ids=["seconds", "the next day", "the clocks of two VMs differ"],
+)
+def test_how_much_it_lacks_is_told_as_a_time(later_s: float, told: str) -> None:
+    fleet = in_sync().whole_on("home").asks(RequestKind.FAILOVER, target="second")
+    fleet.step(later_s)
+    assert f"may lack what was acknowledged since {told}: only" in fleet.request().outcome
+
+
+def test_what_was_lost_on_an_operators_word_stands_in_the_outcome() -> None:
+    fleet = in_sync().whole_on("home").dies("home")
+    fleet.asks(RequestKind.FAILOVER, accept_data_loss=True)
+    fleet.step(250.0)
+    fleet.whole_on("second").locked("second")
+    fleet.step()
+    fleet.play(Play.ACTIVATE)
+    fleet.step()
+    assert fleet.request("asked").outcome == (
+        "web is served by second, 0.00 s after the decision; its copy may lack what was acknowledged since "
+        "22:13:20 UTC (4 min 10 s)"
+    )
+
+
+def test_nothing_is_said_to_be_lost_where_the_copy_is_whole() -> None:
+    fleet = in_sync().asks(RequestKind.FAILOVER, target="second", accept_data_loss=True)
+    fleet.step()
+    assert fleet.request("asked").loss is None
 
 
 def test_a_service_without_data_has_nothing_to_lose() -> None:
@@ -142,7 +181,7 @@ def test_without_another_whole_copy_it_stays_and_says_so() -> None:
     sentence = fleet.step(fleet.policy.dispatch.activation_timeout_s).sentence
     assert sentence == (
         "second holds the role lock of web and is not ready for traffic, and it stays there: the copy of web on home "
-        "lacks acknowledged writes (only that of second is whole)."
+        "may lack what was acknowledged since 22:13:20 UTC (30 s): only that of second is whole."
     )
 
 
@@ -225,3 +264,92 @@ def test_it_is_not_founded_anew_where_a_record_says_that_it_was_served_before() 
     fleet.unlocked()
     assert fleet.codes() == []
     assert "says that it has been served before" in fleet.step().sentence
+
+
+ON_REQUEST = policy_of(standby="hot", replication={"kind": "mariadb", "reclone": "on_request"})
+
+
+@pytest.mark.parametrize(("policy", "clone"), [(REPLICATED, "auto"), (ON_REQUEST, "never")])
+def test_whether_a_standbys_copy_is_replaced_by_itself_is_the_policys_to_say(policy: Policy, clone: str) -> None:
+    fleet = in_sync()
+    fleet.policy = policy
+    fleet.whole_on("home").fails("second").step()
+    fleet.step(11.0)
+    (command,) = fleet.commands(Play.ACTIVATE)
+    assert (command.target, command.source, command.clone) == ("second", "home", clone)
+    founded = Fleet(policy)
+    founded.step()
+    assert {(c.target, c.clone) for c in founded.commands()} == {("home", None), ("second", clone)}
+
+
+def test_an_operators_word_has_the_copy_replaced_and_ends_when_it_follows() -> None:
+    fleet = in_sync().whole_on("home").fails("second").pause()
+    fleet.policy = ON_REQUEST
+    fleet.asks(RequestKind.STANDBY, reason="diverged")
+    assert fleet.codes() == ["clone"]
+    (command,) = fleet.commands()
+    assert (command.target, command.source, command.clone, command.kind) == ("second", "home", "auto", MoveKind.STANDBY)
+    assert fleet.codes() == [], "it is awaited"
+    fleet.play(Play.ACTIVATE).runs("second")
+    fleet.step()
+    assert fleet.request("asked").state is RequestState.SUCCEEDED
+    assert (fleet.assignment.active, fleet.assignment.epoch) == ("home", 3)
+
+
+def test_a_play_that_only_says_that_the_copy_must_be_replaced_ends_the_start_with_that_sentence() -> None:
+    fleet = in_sync().whole_on("home").fails("second")
+    fleet.policy = ON_REQUEST
+    fleet.step()
+    fleet.step(11.0)
+    why = "the copy on second must be replaced: `orch clone web` has it cloned from home (it has diverged)"
+    fleet.play(Play.ACTIVATE, CommandState.FAILED, reason=why)
+    fleet.step()
+    assert why in fleet.request().outcome
+    fleet.asks(RequestKind.STANDBY)
+    assert "clone" in fleet.codes(), "a start that has ended is no obstacle"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda fleet: fleet.runs("second"), "the copy of web on second replicates; there is nothing to replace."),
+        (lambda fleet: fleet.dies("second"), "second is down, so the copy there cannot be replaced."),
+        (lambda fleet: fleet.stops("home"), "web is not served by home now, so nothing can be cloned from there."),
+    ],
+)
+def test_a_copy_is_not_replaced_where_it_need_not_or_cannot_be(change: Callable[[Fleet], Fleet], why: str) -> None:
+    fleet = in_sync().whole_on("home").fails("second")
+    change(fleet).asks(RequestKind.STANDBY)
+    assert fleet.codes() == ["refused"]
+    assert fleet.request("asked").outcome == why
+
+
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("home", "web is active on home: its copy there is the one that the other is cloned from."),
+        ("third", "web has no copy on third; it has one on home and second."),
+    ],
+)
+def test_only_the_standbys_copy_is_replaced(target: str, why: str) -> None:
+    fleet = in_sync().whole_on("home").fails("second").asks(RequestKind.STANDBY, target=target)
+    fleet.step()
+    assert fleet.request("asked").outcome == why
+
+
+def test_a_copy_that_is_being_started_is_not_replaced_meanwhile() -> None:
+    fleet = in_sync().whole_on("home").fails("second")
+    fleet.step()
+    fleet.step(11.0)
+    running = fleet.request().id
+    fleet.asks(RequestKind.STANDBY)
+    fleet.step()
+    assert fleet.request("asked").outcome == (
+        f"web is busy with the standby on second (request {running}); its copy can be replaced when that one has ended."
+    )
+
+
+def test_a_service_without_data_has_no_copy() -> None:
+    fleet = Fleet(policy_of(standby="hot")).serving().fails("second").asks(RequestKind.STANDBY)
+    fleet.step()
+    assert fleet.request("asked").outcome == "web has no data whose copy could be replaced."

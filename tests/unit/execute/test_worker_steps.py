@@ -113,9 +113,11 @@ def test_the_play_is_told_what_the_command_says(fleet: Fleet) -> None:
     order = fleet.a.plays.orders[0]
     assert order.playbook == "activate_backend.yml"
     assert order.variables == {
+        "kind": "failover",
         "target": A,
         "failed_instance": "backend-server",
         "source": "",
+        "clone": "",
         "recovered_instance": "",
         "epoch": 7,
         "service": "backend",

@@ -348,6 +348,16 @@ def test_the_record_is_fenced_by_the_lock_the_assignment_and_its_own_index() -> 
     assert (written.record.primary, written.record.epoch, written.record.complete) == (HERE, 8, (HERE,))
 
 
+def test_a_record_that_names_the_same_copies_keeps_since_when() -> None:
+    alone, both = HERE_ALONE, BOTH
+    (again,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, alone))))
+    (lost,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, both))))
+    assert isinstance(again, do.WriteSync)
+    assert isinstance(lost, do.WriteSync)
+    assert (again.record.complete, again.record.since) == (lost.record.complete, alone.since)
+    assert lost.record.since > both.since
+
+
 SILENT_STANDBY = [replace(PRIMARY, replicas=0), replace(PRIMARY, waiting=2, acknowledged=5)]
 
 
@@ -410,6 +420,13 @@ def test_what_failed_a_moment_ago_is_tried_again_after_a_while() -> None:
     assert told(plan) == []
     assert plan.wake_at == pytest.approx(NOW - 0.1 + TRY_AGAIN_S)
     assert [type(duty).__name__ for duty in told(plan_of(at, now=NOW + TRY_AGAIN_S))] == ["JoinReplica"]
+
+
+def test_a_copy_that_was_told_to_follow_is_given_time_to_connect() -> None:
+    connecting = replace(COPY, replica=replace(COPY.replica, receives=False))
+    at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(connecting, followed_at=NOW - 0.1))
+    assert told(plan_of(at)) == []
+    assert [type(duty).__name__ for duty in told(plan_of(at, now=NOW + TRY_AGAIN_S))] == ["Follow"]
 
 
 def test_closing_writes_never_waits() -> None:

@@ -1,0 +1,160 @@
+"""The script that has a broker be a member, with real brokers: joining, and leaders that follow the endpoint."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pika
+import pytest
+
+from tests.integration.rabbitmq_broker import VHOST, RabbitBroker
+
+SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "broker-member"
+WAIT_S = 60.0
+PUBLISH_EVERY_S = 0.005
+QUORUM = {"x-queue-type": "quorum"}
+QUEUES = ("commands", "listings")
+
+Cluster = tuple[RabbitBroker, ...]
+
+
+def member(broker: RabbitBroker, brokers: Cluster, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run the script as on the VM of the broker."""
+    words = [str(SCRIPT), *more, *(each.node for each in brokers)]
+    return subprocess.run(words, env=broker.environment, capture_output=True, text=True, timeout=WAIT_S)
+
+
+def leaders(broker: RabbitBroker) -> dict[str, str]:
+    """Return the node that leads each queue."""
+    words = ["rabbitmqctl", "--quiet", "list_queues", "-p", VHOST, "name", "leader", "--formatter", "json"]
+    done = subprocess.run(words, env=broker.environment, capture_output=True, text=True, timeout=WAIT_S, check=True)
+    return {row["name"]: row["leader"] for row in json.loads(done.stdout)}
+
+
+@pytest.fixture(scope="module")
+def cluster(rabbit_cluster: Cluster) -> Cluster:
+    """Three members, and two quorum queues with a replica on each."""
+    for broker in rabbit_cluster[1:]:
+        done = member(broker, rabbit_cluster)
+        assert done.returncode == 0, done.stderr
+        assert "has joined the cluster" in done.stdout
+    with rabbit_cluster[0].connect() as connection:
+        for queue in QUEUES:
+            connection.channel().queue_declare(queue, durable=True, arguments=QUORUM)
+    return rabbit_cluster
+
+
+class Publisher(threading.Thread):
+    """Publishes with confirms, one message after the other, and notes what was confirmed."""
+
+    def __init__(self, broker: RabbitBroker) -> None:
+        super().__init__(daemon=True)
+        self._broker = broker
+        self._ending = threading.Event()
+        self.begun = threading.Event()
+        self.confirmed: list[str] = []
+
+    def run(self) -> None:
+        """See `Thread`."""
+        number = 0
+        with self._broker.connect() as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            while not self._ending.wait(PUBLISH_EVERY_S):
+                number += 1
+                channel.basic_publish("", QUEUES[0], str(number).encode(), pika.BasicProperties(delivery_mode=2))
+                self.confirmed.append(str(number))
+                self.begun.set()
+
+    def end(self) -> None:
+        """Let it end after the message in hand."""
+        self._ending.set()
+        self.join(WAIT_S)
+        assert not self.is_alive()
+
+
+@contextmanager
+def publishing_at(broker: RabbitBroker) -> Iterator[Publisher]:
+    """Publish meanwhile."""
+    publisher = Publisher(broker)
+    publisher.start()
+    assert publisher.begun.wait(WAIT_S)
+    try:
+        yield publisher
+    finally:
+        publisher.end()
+
+
+def lost(broker: RabbitBroker, confirmed: set[str]) -> set[str]:
+    """Take what is in the queue; return what was confirmed and does not come."""
+    missing = set(confirmed)
+    with broker.connect() as connection:
+        channel = connection.channel()
+        for method, _, body in channel.consume(QUEUES[0], auto_ack=True, inactivity_timeout=10.0):
+            if method is None:
+                break
+            missing.discard(body.decode())
+            if not missing:
+                break
+    return missing
+
+
+def test_leaders_come_to_whoever_is_active_and_no_confirmed_message_is_lost(cluster: Cluster) -> None:
+    with publishing_at(cluster[0]) as publisher:
+        for broker in (cluster[1], cluster[2], cluster[0], cluster[1]):
+            before = len(publisher.confirmed)
+            done = member(broker, cluster, "--lead")
+            assert (done.returncode, done.stderr) == (0, "")
+            assert done.stdout.endswith("2 of 2 queues have their leader here\n")
+            assert leaders(broker) == dict.fromkeys(QUEUES, broker.node)
+            assert len(publisher.confirmed) > before
+    assert lost(cluster[2], set(publisher.confirmed)) == set()
+
+
+def test_a_standby_that_is_started_leaves_the_leaders_where_they_are(cluster: Cluster) -> None:
+    member(cluster[0], cluster, "--lead")
+    assert member(cluster[1], cluster).returncode == 0
+    assert leaders(cluster[1]) == dict.fromkeys(QUEUES, cluster[0].node)
+
+
+def without_a_replica_on(broker: RabbitBroker, other: RabbitBroker) -> None:
+    """Take the broker's replica of the second queue away."""
+    member(other, (other,), "--lead")
+    words = ["rabbitmq-queues", "--quiet", "delete_member", "--vhost", VHOST, QUEUES[1], broker.node]
+    subprocess.run(words, env=other.environment, check=True, timeout=WAIT_S)
+
+
+def test_a_queue_without_a_replica_on_the_active_broker_gets_one_and_then_its_leader(cluster: Cluster) -> None:
+    without_a_replica_on(cluster[1], cluster[0])
+    done = member(cluster[1], cluster, "--lead")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"; {cluster[1].node} now has a replica of each queue; 2 of 2 queues" in done.stdout
+    assert leaders(cluster[1]) == dict.fromkeys(QUEUES, cluster[1].node)
+
+
+def test_a_leader_that_cannot_come_is_told_and_the_others_come(cluster: Cluster) -> None:
+    without_a_replica_on(cluster[1], cluster[0])
+    # With a broker of the group away no queue gets another replica.
+    done = member(cluster[1], cluster, "--lead", "away@localhost")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 queues have their leader here; that of queue 'listings' in vhost 'orch' stays where it is (" in (
+        done.stdout
+    )
+    assert leaders(cluster[1]) == {QUEUES[0]: cluster[1].node, QUEUES[1]: cluster[0].node}
+    assert member(cluster[1], cluster, "--lead").returncode == 0
+
+
+def test_with_the_old_leader_away_the_leaders_come_too(cluster: Cluster) -> None:
+    member(cluster[0], cluster, "--lead")
+    cluster[0].stop()
+    try:
+        done = member(cluster[1], cluster, "--lead")
+        assert done.returncode == 0, done.stderr
+        assert leaders(cluster[1]) == dict.fromkeys(QUEUES, cluster[1].node)
+    finally:
+        cluster[0].start()
