@@ -43,7 +43,7 @@ HOME_WITHIN_S = 180.0
 BY_HAND = {"command_type": "failover", "instance_type": "backend", "timestamp": 1.0}
 # Publishes what it reads, by hand, and ends when a broker has confirmed.
 PUBLISH = """
-import json, sys
+import sys, time
 from orchestrator.settings import load_settings, read_secret
 import pika
 given = load_settings().amqp
@@ -57,7 +57,15 @@ for host in given.hosts:
 channel = link.channel()
 channel.confirm_delivery()
 body, kept = sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2)
-channel.basic_publish("", "failover_commands", body, kept, mandatory=True)
+for _ in range(100):
+    try:
+        channel.basic_publish("", "failover_commands", body, kept, mandatory=True)
+        break
+    except pika.exceptions.NackError:
+        # The queue elects another leader: it was not taken.
+        time.sleep(0.2)
+else:
+    sys.exit("no broker takes the message")
 link.close()
 """
 
