@@ -28,6 +28,9 @@ from tests.lab.fleet import (
 WITHOUT_QUORUM_S = 10.0
 # What needs no data: a database that cannot confirm its role lock takes no write, wherever the majority would be.
 HEALTH_URL = f"{FRONT_DOOR}/api/health"
+# RabbitMQ pauses itself in a minority: once there is a quorum that is a failure like any other, and it is started again
+# where it is.
+UNMOVED = tuple(name for name in HOME if name != "messaging")
 CUT = ("messaging-server", "database-server")
 UPSTREAM = "/etc/nginx/orch/backend-upstream.conf"
 
@@ -35,7 +38,7 @@ UPSTREAM = "/etc/nginx/orch/backend-upstream.conf"
 def what_serves(lab: Lab) -> dict[str, Any]:
     """Return what a move would change, each as the VMs themselves know it."""
     return {
-        "roles": {name: role_of(lab, name, HOME["frontend"], stale=True) for name in HOME},
+        "roles": {name: role_of(lab, name, HOME["frontend"], stale=True) for name in UNMOVED},
         "address": [vm for vm in (HOME["frontend"], SECOND["frontend"]) if has_address(lab, vm)],
         "nginx": unit_state(lab, HOME["frontend"], UNIT["frontend"]),
         "upstream": lab.run(HOME["frontend"], ["cat", UPSTREAM]).stdout,
@@ -44,8 +47,13 @@ def what_serves(lab: Lab) -> dict[str, Any]:
     }
 
 
+def unmoved(lab: Lab) -> dict[str, int]:
+    """Return the epochs that must not change."""
+    return {name: epoch for name, epoch in epochs(lab).items() if name in UNMOVED}
+
+
 def test_without_quorum_nothing_moves_and_clients_are_served(fleet: Lab, tmp_path: Path) -> None:
-    before, serving = epochs(fleet), what_serves(fleet)
+    before, serving = unmoved(fleet), what_serves(fleet)
     with traffic(fleet, HEALTH_URL, tmp_path) as client:
         at = time.time()
         # Neither has frontend or backend: what serves them is left alone in a minority.
@@ -58,7 +66,7 @@ def test_without_quorum_nothing_moves_and_clients_are_served(fleet: Lab, tmp_pat
         settle(fleet)
         wait_client(client, time.time())
         assert outage_from(client.samples(), at).failed == 0
-    assert epochs(fleet) == before, reasons(fleet, at)
+    assert unmoved(fleet) == before, reasons(fleet, at)
     assert what_serves(fleet) == serving
     assert {name: service(fleet, name)["active"] for name in HOME} == HOME
 
