@@ -14,6 +14,9 @@ const LONGEST_PAUSE_MS = 500;
 // A connection without a sign of life is given up after two of these.
 const HEARTBEAT_S = 2;
 const PREFETCH = 100;
+// A channel that was opened while the queue's leader was being lost may never confirm anything (seen on 3.10 when the
+// leader's machine lost power): what is not confirmed by then is published again, on a new connection.
+const CONFIRM_MS = 2500;
 
 class BrokerAway extends Error {}
 
@@ -105,9 +108,11 @@ function createBroker(settings, { onMessage }) {
         const link = current;
         if (!link) throw new BrokerAway(String(state));
         link.pending.add(reject);
+        const late = setTimeout(() => link.end(`it has not confirmed a message within ${CONFIRM_MS} ms`), CONFIRM_MS);
         const options = { persistent: true, mandatory: true, messageId, contentType: 'application/json' };
         link.channel.sendToQueue(QUEUE, content, options, (refusal) => {
           link.pending.delete(reject);
+          clearTimeout(late);
           if (refusal) reject(new BrokerAway(`the broker refused the message: ${refusal.message}`));
           else if (link.returned.delete(messageId)) {
             reject(new BrokerAway('there is no queue for the message'));
