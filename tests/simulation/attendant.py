@@ -350,4 +350,4 @@ class Attendant:
     def _words(facts: ServerFacts) -> object:
         replica = facts.replica and replace(facts.replica, received="", drained=True)
         waiting = facts.acknowledged if facts.waiting else -1
-        return replace(facts, at=0.0, position="", acknowledged=0, up_s=0.0, waiting=waiting, replica=replica)
+        return replace(facts, at=0.0, position="", acknowledged=0, waiting=waiting, replica=replica)

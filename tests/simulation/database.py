@@ -428,7 +428,6 @@ class Database(Process):
             waiting=len(self.waiting),
             acknowledged=self.acknowledged,
             acknowledges=self.acknowledging,
-            up_s=float(int(now - self.since)),
         )
 
     def _as_replica(self) -> Replica | None:

@@ -142,4 +142,4 @@ def _is_news(new: DataReading, posted: DataReading) -> bool:
     """Say whether the guard is to know: an action began or ended, anything differs but times, or it is time anyway."""
     if new.did or new.failed or new.busy != posted.busy or new.facts.at - posted.facts.at >= POST_ANYWAY_S:
         return True
-    return replace(new.facts, at=0.0, up_s=0.0) != replace(posted.facts, at=0.0, up_s=0.0)
+    return replace(new.facts, at=0.0) != replace(posted.facts, at=0.0)

@@ -89,8 +89,6 @@ class ServerFacts:
     acknowledges: bool = False
     """As a copy it tells its source what it has received. Off after a start of the server, which throws away what was
     received and not applied, until all of that was received again (`Server.acknowledge`)."""
-    up_s: float = 0.0
-    """Whole seconds since the server started."""
 
 
 def no_answer(at: float, problem: str) -> ServerFacts:

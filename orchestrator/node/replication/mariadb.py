@@ -180,7 +180,6 @@ class MariaDbServer:
             acknowledged=int(status.get("Rpl_semi_sync_master_yes_tx", 0)),
             proven=self._proven,
             acknowledges=bool(variables["semi_sync_replica"]),
-            up_s=float(status.get("Uptime", 0)),
         )
 
     def position_of(self, address: str) -> str:

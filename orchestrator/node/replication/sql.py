@@ -16,7 +16,6 @@ HEARTBEAT_S = 0.5
 """The source sends a heartbeat this often when it has nothing else to send; slave_net_timeout (2 s) must exceed it."""
 
 READ_STATUS = (
-    "Uptime",
     "Rpl_semi_sync_slave_status",
     "Rpl_semi_sync_master_status",
     "Rpl_semi_sync_master_clients",

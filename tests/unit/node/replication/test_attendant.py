@@ -35,7 +35,7 @@ def attended() -> Attended:
 def test_a_reading_is_posted_when_something_changed_or_it_is_time(attended: Attended) -> None:
     facts = attended.server.facts
     assert attended.turn() == [DataReading("database", facts)]
-    attended.server.facts = replace(facts, at=0.25, up_s=1.0)
+    attended.server.facts = replace(facts, at=0.25)
     assert attended.turn() == [], "time alone is no news"
     attended.server.facts = replace(facts, at=0.5, waiting=1)
     assert [each.facts.waiting for each in attended.turn()] == [1]
