@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,24 +128,55 @@ def fleet_status(lab: Lab, vm: str | None = None) -> dict[str, Any]:
         return {}
 
 
-def is_settled(lab: Lab) -> bool:
-    """Say whether every service is served where it is designated, beside the standbys that its policy wants and no
-    others, and nothing is under way."""
-    status = fleet_status(lab)
-    if not status or status.get("healthy") is not True or status.get("moves") or status.get("commands"):
-        return False
-    return not any(_has_leftovers(service) for service in status["services"].values())
+def unsettled(status: Mapping[str, Any]) -> list[str]:
+    """Return what is not as it should be, a phrase each: every service is to be served where it is designated, beside
+    the standbys that its policy wants and no others, and nothing under way.
+
+    Reads what `orch status --json` tells; an empty mapping is a fleet that could not be asked.
+    """
+    if not status:
+        return ["the fleet cannot be asked"]
+    found = [f"{name} is under way: {what['state']}" for name, what in _under_way(status)]
+    for name, service in status["services"].items():
+        if not service["healthy"] or service["active"] != service["designated"] or service["hold_until"]:
+            kept = ("active", "designated", "lock_holder", "instances", "hold_until", "problem")
+            told = {key: service[key] for key in kept}
+            found.append(f"{name} is not served as it should be: {told}")
+        found += [f"{name} has no healthy standby on {vm}" for vm in service["standbys_missing"]]
+        if _has_leftovers(service):
+            found.append(f"{name} still runs beside its active: {service['instances']}")
+    for name, vm in status["vms"].items():
+        silent = [daemon for daemon, lives in vm["daemons"].items() if not lives]
+        if vm["reach"] != "up" or silent:
+            found.append(f"{name} is {vm['reach']}, without {', '.join(silent) or 'nothing'}")
+    if not found and not status["healthy"]:
+        found.append(f"leader {status['leader']}, unreadable {status['unreadable']}")
+    return found
 
 
-def _has_leftovers(service: dict[str, Any]) -> bool:
+def _under_way(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for what in (*status["moves"], *status["commands"]):
+        yield f"{what.get('play') or what.get('kind')} of {what['service']}", what
+
+
+def _has_leftovers(service: Mapping[str, Any]) -> bool:
     """Say whether a cold service still runs beside its active, as it does for seconds after it was hot."""
     beside = (state for vm, state in service["instances"].items() if vm != service["active"])
     return service["standby"] == "cold" and "healthy" in beside
 
 
 def settle(lab: Lab) -> None:
-    """Wait until the fleet is as it should be."""
-    wait_until("every service is served where it is designated", lambda: is_settled(lab), SETTLED_WITHIN_S, 0.2)
+    """Wait until the fleet is as it should be; raises LabError that says what is not."""
+    last: list[str] = []
+
+    def is_settled() -> bool:
+        last[:] = unsettled(fleet_status(lab))
+        return not last
+
+    try:
+        wait_until("the fleet is as it should be", is_settled, SETTLED_WITHIN_S, 0.2)
+    except LabError as error:
+        raise LabError(f"{error}: {'; '.join(last)}") from error
 
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:
