@@ -29,9 +29,12 @@ FAILED_GRACE_S = 10.0
 # What else is decided for the service shows in the next view, or nowhere: then the clock has to wake the leader.
 LOOK_AGAIN_S = 0.05
 FIRST_PAUSE_S = 10.0
-"""After the first start; each further one within `RECENT_S` doubles it, whatever came of them."""
+"""After the first start; each further one within `RECENT_S` doubles it, until one does good for `STABLE_S`."""
 LONGEST_PAUSE_S = 300.0
 RECENT_S = 1800.0
+STABLE_S = 30.0
+"""A standby that stays healthy this long after its start shows that starting it works: what stops it later (its VM
+that is cut off, an operator) is something new. One that dies sooner may do so each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +105,32 @@ def tend_standbys(case: Case, *, idle: bool) -> Tended:
 # -- when ------------------------------------------------------------------------------------------------------------
 
 
-def _recent_starts(case: Case, vm: str) -> tuple[Request, ...]:
-    return tuple(
-        request
-        for request in case.view.ended_starts
-        if (request.service, request.target) == (case.name, vm) and case.now - request.updated < RECENT_S
-    )
+def _vain_starts(case: Case, vm: str) -> tuple[Request, ...]:
+    """Return the latest starts, oldest first, since the last that did good."""
+    vain: list[Request] = []
+    missed_at = case.lacking_since.get(vm, case.now)
+    for request in reversed(case.view.ended_starts):
+        if (request.service, request.target) != (case.name, vm) or case.now - request.updated >= RECENT_S:
+            continue
+        if request.state is RequestState.SUCCEEDED and missed_at - request.updated >= STABLE_S:
+            break
+        vain.insert(0, request)
+        missed_at = request.times.get("detected", request.created)
+    return tuple(vain)
 
 
 def start_due_at(case: Case, vm: str) -> float:
-    """Return when the missing standby is to be started: after a grace, and later each time it was started lately.
+    """Return when the missing standby is to be started: after a grace, and later each time it was started in vain.
 
     The starts are counted from their records, so a new leader waits as long as the one before.
     """
     grace_s = FAILED_GRACE_S if case.is_failed_on(vm) else ABSENT_GRACE_S
     due = case.lacking_since.get(vm, case.now) + grace_s
-    recent = _recent_starts(case, vm)
-    if not recent:
+    vain = _vain_starts(case, vm)
+    if not vain:
         return due
-    pause_s = min(FIRST_PAUSE_S * 2.0 ** (len(recent) - 1), LONGEST_PAUSE_S)
-    return max(due, recent[-1].updated + pause_s)
+    pause_s = min(FIRST_PAUSE_S * 2.0 ** (len(vain) - 1), LONGEST_PAUSE_S)
+    return max(due, vain[-1].updated + pause_s)
 
 
 # -- a start, from its beginning to its end ----------------------------------------------------------------------------
@@ -260,8 +269,8 @@ def _diagnoses(case: Case, started: Sequence[str]) -> Iterator[Diagnosis]:
 
 def _about_start(case: Case, vm: str, missing: str) -> Diagnosis:
     left_s = max(0.0, start_due_at(case, vm) - case.now)
-    recent = _recent_starts(case, vm)
-    last = f"; start {len(recent)} {_ENDED[recent[-1].state]} ({recent[-1].outcome})" if recent else ""
+    vain = _vain_starts(case, vm)
+    last = f"; start {len(vain)} {_ENDED[vain[-1].state]} ({vain[-1].outcome})" if vain else ""
     return diagnosis("standby_missing", case.name, f"{missing}{last}; it is started in {left_s:.0f} s.")
 
 

@@ -1,8 +1,9 @@
-"""Whether Consul's catalog has this VM's checks as they are, seen to for a while after every start and every trouble.
+"""Whether Consul's catalog has every check of this VM, seen to often after every start and every trouble.
 
 In: the port, monotonic time. Out: the local agent is told to send what it has not sent, or all of it anew. Autopilot
-strikes a dead server off seconds after its death; the returning VM's agent believes itself in sync and would not notice
-by itself. And an agent that boots before gossip has found the leader sends no result of its probes for up to 30 s.
+strikes a dead server off seconds after its death, and again while it returns: then some of its checks may be known and
+others not, and its agent, which believes itself in sync, would compare only minutes later. And an agent that boots
+before gossip has found the leader sends no result of its probes for up to 30 s.
 """
 
 from __future__ import annotations
@@ -17,33 +18,46 @@ log = logging.getLogger(__name__)
 
 COMPARE_AFTER_S = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0, 10.0, 15.0, 20.0, 25.0, 30.0)
 """The VM may be struck off while it returns, daemons come up one by one: more than once."""
+COMPARE_EVERY_S = 30.0
+"""Afterwards, and for ever: what was missed costs half a minute and not a person."""
 
 
 class CatalogComparison:
-    """Used by the guard's loop only. The guard's own check stands for all: a static one, which no guard registers."""
+    """Used by the guard's loop only."""
 
     def __init__(self, vm: str, port: Port, clock: Callable[[], float]) -> None:
         """`port` answers with the newest data. `clock` is monotonic."""
-        self._own = (vm, keys.daemon_check_id("guard"))
+        self._vm = vm
         self._own_service = keys.daemon_service_id("guard")
         self._port = port
         self._clock = clock
-        self._due_at: list[float] = []
+        self._often_at: list[float] = []
+        self._seldom_at = clock() + COMPARE_EVERY_S
 
     def trouble_ended(self) -> None:
         """Consul answers, or answers again: compare from now on, at `COMPARE_AFTER_S`."""
-        self._due_at = [self._clock() + after_s for after_s in COMPARE_AFTER_S]
+        now = self._clock()
+        self._often_at = [now + after_s for after_s in COMPARE_AFTER_S]
 
     def run(self) -> None:
         """Compare if it is time. Where Consul cannot be asked, the next time will do."""
-        if not self._due_at or self._clock() < self._due_at[0]:
+        now = self._clock()
+        after_trouble = bool(self._often_at)
+        if now < (self._often_at[0] if after_trouble else self._seldom_at):
             return
-        self._due_at.pop(0)
+        self._often_at = self._often_at[1:]
+        self._seldom_at = now + COMPARE_EVERY_S
         try:
-            if self._own not in {(check.node, check.check_id) for check in self._port.checks()[1]}:
-                log.warning("Consul's catalog has lost the checks of this VM: its agent sends them anew.")
+            if lost := self._lost():
+                log.warning("Consul's catalog has lost %s of this VM: its agent sends all anew.", ", ".join(lost))
                 self._port.agent_reload()
-            else:
+            elif after_trouble:
                 self._port.agent_sync(self._own_service)
         except (Unknown, Refused) as problem:
             log.debug("cannot compare with the catalog now: %s", problem)
+
+    def _lost(self) -> list[str]:
+        """Return the checks that the agent has and the catalog has not."""
+        # The agent first: what it registers in between is in the catalog by then, or is sent anew for nothing.
+        own = {check.check_id for check in self._port.agent_checks()}
+        return sorted(own - {check.check_id for check in self._port.checks()[1] if check.node == self._vm})

@@ -139,6 +139,10 @@ class FakeConsul:
             if known_node == node:
                 self._drop_check(node, check_id)
 
+    def lose_check(self, node: str, check_id: str) -> None:
+        """Forget one check of the node, which its agent believes to be known (struck off while it sent them)."""
+        self._drop_check(node, check_id)
+
     def set_check(self, node: str, check_id: str, status: str, output: str = "", *, service_id: str = "") -> None:
         """Say what a check that the agent runs itself finds (created when new: static definitions, `load`)."""
         agent = self._agents[node]

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from orchestrator.decide.standbys import ABSENT_GRACE_S, FAILED_GRACE_S, FIRST_PAUSE_S, LONGEST_PAUSE_S, RECENT_S
+from orchestrator.decide.standbys import (
+    ABSENT_GRACE_S,
+    FAILED_GRACE_S,
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    RECENT_S,
+    STABLE_S,
+)
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Memory
 from orchestrator.domain.records import CommandState, Endpoints, MoveKind, Play, RequestKind, RequestState
@@ -110,6 +117,26 @@ def test_a_new_leader_waits_as_long_as_the_one_before() -> None:
     fleet.memory = Memory()
     assert fleet.codes(FIRST_PAUSE_S - 1) == []
     assert fleet.codes(ABSENT_GRACE_S) == ["standby"]
+
+
+def test_a_standby_that_was_well_after_its_start_is_started_again_without_a_pause() -> None:
+    fleet = _started()
+    for _ in range(6):
+        fleet.play(Play.ACTIVATE).runs("second").step()
+        fleet.step(STABLE_S)
+        fleet.stops("second").step()
+        assert fleet.codes(ABSENT_GRACE_S) == ["standby"]
+
+
+def test_a_standby_that_dies_soon_after_each_start_is_started_after_pauses_that_grow() -> None:
+    fleet = _started()
+    pause_s = FIRST_PAUSE_S
+    for number in range(1, 5):
+        fleet.play(Play.ACTIVATE).runs("second").step()
+        fleet.stops("second").step(1)
+        assert "standby" not in fleet.codes(pause_s - 1.5), f"pause {number}"
+        assert fleet.codes(0.5) == ["standby"], f"pause {number}"
+        pause_s *= 2
 
 
 def test_a_standby_that_failed_long_ago_is_started_without_a_pause() -> None:

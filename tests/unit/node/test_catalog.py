@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.domain import keys
-from orchestrator.node.catalog import COMPARE_AFTER_S, CatalogComparison
+from orchestrator.node.catalog import COMPARE_AFTER_S, COMPARE_EVERY_S, CatalogComparison
 from tests.fakes.fake_consul import FakeConsul, FakePort
 
 VM, OTHER = "backend-server", "messaging-server"
@@ -63,18 +63,33 @@ def test_a_vm_that_is_struck_off_once_more_while_it_returns_is_seen_too() -> Non
         assert fleet.is_known()
 
 
-def test_without_a_trouble_nothing_is_compared_and_long_after_one_neither() -> None:
+def test_without_a_trouble_it_is_compared_all_the_same_twice_a_minute() -> None:
     fleet = Fleet()
     fleet.strike_off()
-    fleet.passes(100.0)
+    fleet.passes(COMPARE_EVERY_S - 1)
     assert not fleet.is_known()
+    fleet.passes(1)
+    assert fleet.is_known()
+
+
+def test_a_vm_that_is_struck_off_long_after_a_trouble_is_known_again_within_half_a_minute() -> None:
+    fleet = Fleet()
     fleet.comparison.trouble_ended()
     for _ in COMPARE_AFTER_S:
         fleet.passes(COMPARE_AFTER_S[-1])
-    assert fleet.is_known()
     fleet.strike_off()
-    fleet.passes(100.0)
-    assert not fleet.is_known()
+    fleet.passes(COMPARE_EVERY_S)
+    assert fleet.is_known()
+
+
+def test_a_single_check_that_the_catalog_lost_is_sent_anew_though_the_guards_own_is_known() -> None:
+    fleet = Fleet()
+    lost = keys.daemon_check_id("controller")
+    fleet.consul.set_check(VM, lost, "passing")
+    fleet.consul.lose_check(VM, lost)
+    fleet.comparison.trouble_ended()
+    fleet.passes(COMPARE_AFTER_S[0])
+    assert (VM, lost) in {(check.node, check.check_id) for check in fleet.port.checks()[1]}
 
 
 def test_while_consul_cannot_be_asked_the_next_time_will_do() -> None:
