@@ -15,7 +15,8 @@ from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
-from deploy.trials.trial import Noted, Strike, fleet_status, witness_of
+from deploy.trials.status import fleet_status, witness_of
+from deploy.trials.trial import Noted, Strike
 
 BLOCKS_FOR_S = 5
 SEEN_WITHIN_S = 30.0

@@ -33,7 +33,8 @@ from deploy.trials.idle import OVER_S, Cost, measure_idle
 from deploy.trials.pace import Pace
 from deploy.trials.planned import PLANNED, Counted, Planned, run_planned
 from deploy.trials.policy import end_holds, policy_with
-from deploy.trials.trial import Result, no_accident, run_trial, settle
+from deploy.trials.status import settle
+from deploy.trials.trial import Result, no_accident, run_trial
 from tests.bench.decide_bench import growth
 
 DECIDE, IDLE = "decide()", "idle daemons"

@@ -15,8 +15,9 @@ from deploy.trials import ledger
 from deploy.trials.client import Background
 from deploy.trials.ledger import Reading, Row, Try, note_of, rows_of
 from deploy.trials.outage import Outage, Sample
+from deploy.trials.status import witness_of
 from deploy.trials.timeline import kv_of
-from deploy.trials.trial import BACKEND_URL, witness_of
+from deploy.trials.trial import BACKEND_URL
 
 # A message may wait for a broker that has just come back, and for the application to reconnect.
 INDEXED_WITHIN_S = 30.0

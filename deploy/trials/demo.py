@@ -22,17 +22,8 @@ from deploy.machines.places import DEFAULT_LAB_NAME, LabError
 from deploy.trials.client import Traffic
 from deploy.trials.outage import is_served_again, outage_from, servers_of
 from deploy.trials.policy import end_holds
-from deploy.trials.trial import (
-    BACKEND_URL,
-    SERVED_AGAIN_WITHIN_S,
-    WITNESS,
-    Result,
-    Trial,
-    fleet_status,
-    run_trial,
-    settle,
-    wait_until,
-)
+from deploy.trials.status import WITNESS, fleet_status, settle, wait_until
+from deploy.trials.trial import BACKEND_URL, SERVED_AGAIN_WITHIN_S, Result, Trial, run_trial
 
 FAILBACK_WITHIN_S = 150.0
 # For a person: that somebody else's lab is about to be used should be read before it is.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deploy.machines.cgroups import pids_below
 from deploy.machines.lab import Lab
-from deploy.trials.trial import fleet_status
+from deploy.trials.status import fleet_status
 
 OVER_S = 60.0
 DAEMONS = {"guard": "vms", "controller": "controllers", "worker": "workers"}

@@ -10,15 +10,8 @@ from pathlib import Path
 from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
 from deploy.trials.books import confirmed, stored
-from deploy.trials.trial import (
-    BACKEND_URL,
-    FRONTEND_URL,
-    ClientMaker,
-    asking,
-    settle,
-    wait_until,
-    witness_of,
-)
+from deploy.trials.status import settle, wait_until, witness_of
+from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, ClientMaker, asking
 
 REQUESTS = 1000
 RATE = 50.0

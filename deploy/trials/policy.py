@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deploy.machines.lab import Lab
-from deploy.trials.trial import fleet_status, settle, witness_of
+from deploy.trials.status import fleet_status, settle, witness_of
 
 # The services that can be cold or hot; data is always copied to a hot standby, brokers always run.
 EITHER = ("backend", "frontend")

@@ -36,7 +36,7 @@ from deploy.trials.harm import Harm, Round
 from deploy.trials.outage import is_served_again
 from deploy.trials.pace import Pace
 from deploy.trials.policy import end_holds, policy_now, policy_with
-from deploy.trials.trial import fleet_status, settle, wait_until, witness_of
+from deploy.trials.status import fleet_status, settle, wait_until, witness_of
 
 # Light enough that what a fault does is not what the load does, on two cores with four VMs.
 WRITES_PER_S = 10.0

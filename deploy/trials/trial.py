@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +14,13 @@ from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
 from deploy.trials.client import Client, Traffic
 from deploy.trials.outage import Outage, is_served_again
+from deploy.trials.status import fleet_status, settle, wait_until, witness_of
 from deploy.trials.timeline import Step, command_of, first_task_after_s, kv_of, rendered_at, request_since, steps_of
 
 FRONT_DOOR = "http://10.0.0.100"
 BACKEND_URL = f"{FRONT_DOOR}/api/listings"
 FRONTEND_URL = f"{FRONT_DOOR}/"
-# Asked about the fleet: no controller, whose agent is busier than others.
-WITNESS = "database-server"
-# A VM that one of these was done to is not asked.
-SILENT = frozenset({"poweroff", "cut", "freeze"})
 SERVED_AGAIN_WITHIN_S = 60.0
-# A VM that returns brings its copy of the database up to date, or has it made anew, before all is as it was.
-SETTLED_WITHIN_S = 180.0
 # These are done to a service's unit, the others to a whole VM.
 UNIT_FAULTS = frozenset({"kill", "crash", "stop"})
 
@@ -91,92 +84,6 @@ class Result:
     """What was not as asked, however quick it was."""
     returned_s: float | None = None
     """From mending the fault until the fleet was as before; None where that was not measured."""
-
-
-def wait_until(what: str, is_true: Callable[[], bool], within_s: float, every_s: float = 0.1) -> None:
-    """Ask until it is true; raises LabError that says what did not happen.
-
-    What cannot be asked for a moment (Consul elects, a VM boots) is not so yet; the error tells the last time of that.
-    """
-    deadline = time.monotonic() + within_s
-    trouble = ""
-    while True:
-        try:
-            if is_true():
-                return
-        except (LabError, subprocess.TimeoutExpired) as error:
-            trouble = f" (asking failed: {error})"
-        if time.monotonic() > deadline:
-            raise LabError(f"after {within_s:g} s it is still not so that {what}{trouble}")
-        time.sleep(every_s)
-
-
-def witness_of(lab: Lab) -> str:
-    """Return a VM that can be asked about the fleet whatever faults are in force: WITNESS while it can."""
-    state = lab.state()
-    silent = {fault.vm for fault in state.faults if fault.kind in SILENT} if state is not None else set()
-    names = [WITNESS, *(vm.name for vm in lab.fleet.vms if vm.name != WITNESS)]
-    return next((name for name in names if name not in silent), WITNESS)
-
-
-def fleet_status(lab: Lab, vm: str | None = None) -> dict[str, Any]:
-    """Return `orch status --json` as the VM (or whichever can be asked) tells it; an empty mapping while it cannot."""
-    told = lab.run(vm or witness_of(lab), ["orch", "status", "--json"], check=False, timeout_s=20)
-    try:
-        return dict(json.loads(told.stdout))
-    except ValueError:
-        return {}
-
-
-def unsettled(status: Mapping[str, Any]) -> list[str]:
-    """Return what is not as it should be, a phrase each: every service is to be served where it is designated, beside
-    the standbys that its policy wants and no others, and nothing under way.
-
-    Reads what `orch status --json` tells; an empty mapping is a fleet that could not be asked.
-    """
-    if not status:
-        return ["the fleet cannot be asked"]
-    found = [f"{name} is under way: {what['state']}" for name, what in _under_way(status)]
-    for name, service in status["services"].items():
-        if not service["healthy"] or service["active"] != service["designated"] or service["hold_until"]:
-            kept = ("active", "designated", "lock_holder", "instances", "hold_until", "problem")
-            told = {key: service[key] for key in kept}
-            found.append(f"{name} is not served as it should be: {told}")
-        found += [f"{name} has no healthy standby on {vm}" for vm in service["standbys_missing"]]
-        if _has_leftovers(service):
-            found.append(f"{name} still runs beside its active: {service['instances']}")
-    for name, vm in status["vms"].items():
-        silent = [daemon for daemon, lives in vm["daemons"].items() if not lives]
-        if vm["reach"] != "up" or silent:
-            found.append(f"{name} is {vm['reach']}, without {', '.join(silent) or 'nothing'}")
-    if not found and not status["healthy"]:
-        found.append(f"leader {status['leader']}, unreadable {status['unreadable']}")
-    return found
-
-
-def _under_way(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    for what in (*status["moves"], *status["commands"]):
-        yield f"{what.get('play') or what.get('kind')} of {what['service']}", what
-
-
-def _has_leftovers(service: Mapping[str, Any]) -> bool:
-    """Say whether a cold service still runs beside its active, as it does for seconds after it was hot."""
-    beside = (state for vm, state in service["instances"].items() if vm != service["active"])
-    return service["standby"] == "cold" and "healthy" in beside
-
-
-def settle(lab: Lab) -> None:
-    """Wait until the fleet is as it should be; raises LabError that says what is not."""
-    last: list[str] = []
-
-    def is_settled() -> bool:
-        last[:] = unsettled(fleet_status(lab))
-        return not last
-
-    try:
-        wait_until("the fleet is as it should be", is_settled, SETTLED_WITHIN_S, 0.2)
-    except LabError as error:
-        raise LabError(f"{error}: {'; '.join(last)}") from error
 
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:

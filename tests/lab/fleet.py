@@ -16,7 +16,8 @@ from deploy.machines.places import LabError
 from deploy.trials.books import Writers, Writing
 from deploy.trials.client import Traffic
 from deploy.trials.outage import is_served_again
-from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, fleet_status, settle, wait_until, witness_of
+from deploy.trials.status import fleet_status, settle, wait_until, witness_of
+from deploy.trials.trial import BACKEND_URL, FRONTEND_URL
 
 HOME = {
     "backend": "backend-server",

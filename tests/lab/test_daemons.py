@@ -17,8 +17,9 @@ from deploy.trials.accidents import (
     worker_killed_in_its_play,
 )
 from deploy.trials.outage import outage_from
+from deploy.trials.status import WITNESS, settle, wait_until
 from deploy.trials.timeline import command_of, kv_below, kv_of, request_since
-from deploy.trials.trial import BACKEND_URL, WITNESS, settle, wait_until
+from deploy.trials.trial import BACKEND_URL
 from tests.lab.fleet import (
     BROKERS,
     BY_HAND,

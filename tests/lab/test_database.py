@@ -18,8 +18,8 @@ from deploy.trials.books import (
     unlike_the_ledger,
 )
 from deploy.trials.ledger import Term, accepted_by_two, losses
+from deploy.trials.status import settle, wait_until, witness_of
 from deploy.trials.timeline import kv_of
-from deploy.trials.trial import settle, wait_until, witness_of
 from tests.lab.fleet import (
     HOME,
     HOME_WITHIN_S,

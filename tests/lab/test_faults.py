@@ -9,7 +9,7 @@ import pytest
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
-from deploy.trials.trial import settle, wait_until
+from deploy.trials.status import settle, wait_until
 from tests.lab.fleet import (
     HOME,
     HOME_WITHIN_S,

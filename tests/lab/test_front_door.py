@@ -12,7 +12,7 @@ from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.trials.policy import apply_policy, policy_now
-from deploy.trials.trial import WITNESS, settle, wait_until
+from deploy.trials.status import WITNESS, settle, wait_until
 from tests.lab.fleet import HOME, SECOND, VIP, has_address, orch, wait_served_by
 
 # One question for an IPv4 address, asked of the agent on this VM; prints address and time to live of each answer.

@@ -12,8 +12,9 @@ import pytest
 
 from deploy.machines.lab import Lab
 from deploy.trials.policy import EITHER, apply_policy, policy_with
+from deploy.trials.status import WITNESS, fleet_status, settle, wait_until
 from deploy.trials.timeline import command_of, kv_of, request_since
-from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, WITNESS, fleet_status, settle, wait_until
+from deploy.trials.trial import BACKEND_URL, FRONTEND_URL
 from tests.lab.browser import LOADED_MS, all_green, browser_page, ui
 from tests.lab.fleet import (
     HOME,

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
+from deploy.trials.status import WITNESS, settle, wait_until
 from deploy.trials.timeline import kv_of
-from deploy.trials.trial import BACKEND_URL, WITNESS, settle, wait_until
+from deploy.trials.trial import BACKEND_URL
 from tests.lab.fleet import (
     CONTROLLERS,
     HOME,

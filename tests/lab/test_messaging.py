@@ -10,7 +10,7 @@ import pytest
 
 from deploy.machines.lab import Lab
 from deploy.trials.books import left_unindexed, unlike_the_ledger
-from deploy.trials.trial import settle, wait_until
+from deploy.trials.status import settle, wait_until
 from tests.lab.fleet import (
     HOME,
     HOME_WITHIN_S,

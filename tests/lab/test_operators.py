@@ -11,7 +11,7 @@ import pytest
 from deploy.machines.lab import Lab
 from deploy.trials.planned import PLANNED, Planned, run_planned
 from deploy.trials.policy import apply_policy, policy_now
-from deploy.trials.trial import WITNESS, fleet_status, settle, wait_until
+from deploy.trials.status import WITNESS, fleet_status, settle, wait_until
 from tests.lab.fleet import (
     BY_HAND,
     HOME,

@@ -8,7 +8,8 @@ from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.trials.outage import outage_from
-from deploy.trials.trial import FRONT_DOOR, settle, wait_until
+from deploy.trials.status import settle, wait_until
+from deploy.trials.trial import FRONT_DOOR
 from tests.lab.fleet import (
     HOME,
     SECOND,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.machines.places import LabError
-from deploy.trials.trial import wait_until
+from deploy.trials.status import wait_until
 
 
 def answering(*answers: bool | Exception) -> Callable[[], bool]:
