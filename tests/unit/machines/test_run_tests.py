@@ -9,19 +9,44 @@ from pathlib import Path
 from deploy.machines.places import CHECKOUT, bare_twin
 
 
-def test_both_labs_are_taken_down_at_the_end_even_when_a_step_fails(tmp_path: Path) -> None:
-    deploy = tmp_path / "deploy"
+def run_tests(checkout: Path, *, check: str) -> subprocess.CompletedProcess[str]:
+    """Run it in a checkout with a passing test of each kind, where `make check` runs the given command."""
+    deploy = checkout / "deploy"
     deploy.mkdir()
     (deploy / "run-tests").write_bytes((CHECKOUT / "deploy" / "run-tests").read_bytes())
     (deploy / "machines").symlink_to(CHECKOUT / "deploy" / "machines")
-    (deploy / "lab").write_text('#!/bin/sh\necho "$ORCH_LAB_NAME $*" >>taken-down\n')
+    (deploy / "lab").write_text('#!/bin/sh\necho "$ORCH_LAB_NAME $*" >>labs\n')
     (deploy / "lab").chmod(0o755)
-    (tmp_path / ".venv").symlink_to(CHECKOUT / ".venv")
-    (tmp_path / "Makefile").write_text("check:\n\t@false\n")
+    (checkout / ".venv").symlink_to(CHECKOUT / ".venv")
+    (checkout / "Makefile").write_text(f"check:\n\t@{check}\n")
+    for kind in ("unit", "contract", "integration", "lab"):
+        (checkout / "tests" / kind).mkdir(parents=True)
+        (checkout / "tests" / kind / f"test_{kind}.py").write_text(f"def test_{kind}():\n    pass\n")
     env = {**os.environ, "ORCH_LAB_NAME": "some-lab"}
-    done = subprocess.run(["bash", deploy / "run-tests"], check=False, env=env, capture_output=True, timeout=60)
-    assert done.returncode == 1
+    argv = ["bash", deploy / "run-tests"]
+    return subprocess.run(argv, check=False, env=env, capture_output=True, text=True, timeout=120)
+
+
+def test_everything_is_run_and_told_of_and_both_labs_are_taken_down(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, check="echo checked")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "checked" in done.stdout
+    # Unit; contract and integration; the contract with the fork; the four machines, whose line is the last.
+    assert [line.split(" in ")[0].strip("= ") for line in done.stdout.splitlines() if " passed" in line] == [
+        "2 passed",
+        "1 passed",
+        "1 passed",
+        "1 passed",
+    ]
     # Without root there can be no lab.
-    labs = {f"{bare_twin('some-lab')} down", "some-lab down"} if os.geteuid() == 0 else set()
-    said = tmp_path / "taken-down"
-    assert set(said.read_text().splitlines() if said.exists() else []) == labs
+    down = {f"{bare_twin('some-lab')} down", "some-lab down"} if os.geteuid() == 0 else set()
+    assert set((tmp_path / "labs").read_text().splitlines()) == {"some-lab tools", *down}
+
+
+def test_what_fails_beside_the_rest_is_told_of_and_the_four_machines_are_not_begun(tmp_path: Path) -> None:
+    done = run_tests(tmp_path, check="echo untidy; false")
+    assert done.returncode == 1
+    assert "untidy" in done.stdout
+    assert "the four machines" not in done.stdout
+    if os.geteuid() == 0:
+        assert "some-lab down" in (tmp_path / "labs").read_text()
