@@ -106,11 +106,13 @@ def tend_standbys(case: Case, *, idle: bool) -> Tended:
 
 
 def _vain_starts(case: Case, vm: str) -> tuple[Request, ...]:
-    """Return the latest starts, oldest first, since the last that did good."""
+    """Return the latest starts, oldest first, since the last that did good; without those that something cut short."""
     vain: list[Request] = []
     missed_at = case.lacking_since.get(vm, case.now)
     for request in reversed(case.view.ended_starts):
         if (request.service, request.target) != (case.name, vm) or case.now - request.updated >= RECENT_S:
+            continue
+        if request.state not in (RequestState.SUCCEEDED, RequestState.FAILED):
             continue
         if request.state is RequestState.SUCCEEDED and missed_at - request.updated >= STABLE_S:
             break
@@ -214,7 +216,8 @@ def _past(case: Case, request: Request) -> End | float | None:
     if case.is_up(vm) and not case.in_maintenance(vm):
         # A guard that restarts meanwhile is no fault: the health that only it can tell of has its own limit.
         return None
-    return RequestState.FAILED, str(obstacle_to_running(case, vm))
+    # Nothing that the start did: it is no reason to wait longer with the next one.
+    return RequestState.CANCELLED, str(obstacle_to_running(case, vm))
 
 
 def _come_of(case: Case, request: Request) -> End | float:

@@ -222,10 +222,14 @@ def test_a_guard_that_restarts_ends_no_start() -> None:
     assert "standby_succeeded" in fleet.codes()
 
 
-def test_a_vm_that_goes_down_ends_its_start() -> None:
-    fleet = _started().dies("second")
-    assert fleet.codes() == ["standby_failed"]
-    assert fleet.request().outcome == "second is down"
+def test_a_vm_that_goes_down_ends_its_start_and_has_the_next_one_as_soon_as_it_is_back() -> None:
+    fleet = _started()
+    for _ in range(5):
+        fleet.dies("second")
+        assert fleet.codes() == ["standby_cancelled"]
+        assert fleet.request().outcome == "second is down"
+        fleet.returns("second").step()
+        assert fleet.codes(ABSENT_GRACE_S) == ["standby"]
 
 
 def test_the_designated_vm_of_a_hot_service_is_started_as_a_standby_too() -> None:
