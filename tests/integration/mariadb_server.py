@@ -13,8 +13,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +169,11 @@ class MariaDb:
             self._process.wait()
             self._process = None
 
+    def remove(self) -> None:
+        """Kill it and delete its folder: a session's servers would take gigabytes."""
+        self.kill()
+        shutil.rmtree(self.here)
+
     def freeze(self) -> None:
         """Let it hang: it keeps its connections and accepts new ones, and answers nothing."""
         assert self._process is not None
@@ -223,16 +226,6 @@ ACCOUNTS_AND_SCHEMA = (
     f"GRANT ALL ON listings.* TO {APP_USER}@'%'",
     "CREATE TABLE listings.t (id INT PRIMARY KEY, v VARCHAR(40)) ENGINE=InnoDB",
 )
-
-
-@contextmanager
-def datadirs() -> Iterator[Datadirs]:
-    """The folder of one test session."""
-    folder = Datadirs()
-    try:
-        yield folder
-    finally:
-        folder.remove()
 
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
