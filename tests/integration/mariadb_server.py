@@ -19,6 +19,7 @@ from typing import Any
 import pymysql
 
 from orchestrator.settings import DatabaseSettings
+from tests.integration.small_disk import SmallDisk
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -113,6 +114,7 @@ class MariaDb:
         self.port = port
         self.address = f"127.0.0.{server_id}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._disk: SmallDisk | None = None
         password_file = self.here / "replication_password"
         password_file.write_text(REPLICATION_PASSWORD + "\n")
         (self.here / "my.cnf").write_text(
@@ -126,16 +128,31 @@ class MariaDb:
         )
         self.settings = DatabaseSettings(
             socket=self.here / "s",
+            datadir=self.here / "data",
             user=_me(),
             port=self.port,
             replication_user=REPLICATION_USER,
             replication_password_file=password_file,
         )
 
+    def on_small_disk(self, size_bytes: int) -> SmallDisk:
+        """Have its data on a disk of that size from its first start on."""
+        self._disk = SmallDisk(self.here / "data", size_bytes)
+        self.settings = self.settings.model_copy(update={"datadir": self._disk.folder})
+        return self._disk
+
     def start(self) -> None:
         """Start it and return when it accepts connections."""
+        words = [
+            *_as_server_user(),
+            "setpriv",
+            "--pdeathsig",
+            "KILL",
+            "mariadbd",
+            f"--defaults-file={self.here}/my.cnf",
+        ]
         self._process = subprocess.Popen(
-            [*_as_server_user(), "setpriv", "--pdeathsig", "KILL", "mariadbd", f"--defaults-file={self.here}/my.cnf"],
+            [*(self._disk.inside if self._disk else ()), *words],
             env={**os.environ, "PATH": _PATH},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -172,6 +189,8 @@ class MariaDb:
     def remove(self) -> None:
         """Kill it and delete its folder: a session's servers would take gigabytes."""
         self.kill()
+        if self._disk is not None:
+            self._disk.close()
         shutil.rmtree(self.here)
 
     def freeze(self) -> None:
