@@ -20,15 +20,16 @@ class Commit:
     """One write of the application, in a thread: it may wait."""
 
     def __init__(self, at: MariaDb, number: int) -> None:
+        self.number = number
         self.acknowledged = False
         self.error: int | None = None
         self._connection = at.client()
-        self._thread = threading.Thread(target=self._run, args=(number,), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def _run(self, number: int) -> None:
+    def _run(self) -> None:
         try:
-            self._connection.query(f"INSERT INTO t VALUES ({number}, 'x')")
+            self._connection.query(f"INSERT INTO t VALUES ({self.number}, 'x')")
             self.acknowledged = True
         except pymysql.MySQLError as error:
             self.error = error.args[0]

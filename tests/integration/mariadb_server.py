@@ -143,16 +143,9 @@ class MariaDb:
 
     def start(self) -> None:
         """Start it and return when it accepts connections."""
-        words = [
-            *_as_server_user(),
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "mariadbd",
-            f"--defaults-file={self.here}/my.cnf",
-        ]
+        words = [*_as_server_user(), "setpriv", "--pdeathsig", "KILL"]
         self._process = subprocess.Popen(
-            [*(self._disk.inside if self._disk else ()), *words],
+            [*(self._disk.inside if self._disk else ()), *words, "mariadbd", f"--defaults-file={self.here}/my.cnf"],
             env={**os.environ, "PATH": _PATH},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

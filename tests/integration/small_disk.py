@@ -25,10 +25,10 @@ class SmallDisk:
 
     def __init__(self, folder: Path, size_bytes: int) -> None:
         self._holder = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "sh", "-ec", _HOLDER]
-            + ["sh", str(folder), str(size_bytes)],
+            ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private",
+             "sh", "-ec", _HOLDER, "sh", str(folder), str(size_bytes)],
             stdout=subprocess.PIPE,
-        )
+        )  # fmt: skip
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n", f"there is no disk for {folder}"
         self.inside = ["nsenter", f"--mount=/proc/{self._holder.pid}/ns/mnt"]
@@ -54,4 +54,4 @@ class SmallDisk:
     def close(self) -> None:
         """Let it go once nobody runs on it any more."""
         self._holder.kill()
-        self._holder.wait()
+        self._holder.communicate()
