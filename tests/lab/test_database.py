@@ -226,6 +226,55 @@ def test_a_full_disk_stops_no_writes_for_long_be_it_the_standby_s_or_the_primary
     assert_nothing_lost(fleet, writers)
 
 
+def test_with_no_broker_at_all_a_database_that_fails_is_written_elsewhere_and_nothing_is_lost(
+    fleet: Lab, tmp_path: Path
+) -> None:
+    with ledger(fleet, tmp_path, rate=5.0) as writers:
+        for vm in fleet.fleet.members("brokers"):
+            fleet.fault("stop", vm, "messaging")
+        fleet.fault("kill", PRIMARY, "database")
+        wait_served_by(fleet, "database", STANDBY)
+        wait_written(writers, time.time())
+        fleet.mend()
+        settle(fleet)
+        wait_written(writers, time.time())
+    assert_nothing_lost(fleet, writers)
+    assert left_unindexed(fleet, writers, within_s=60) == []
+
+
+def test_on_an_operator_s_word_a_copy_that_lacks_writes_takes_over_and_only_those_are_lost(
+    fleet: Lab, tmp_path: Path
+) -> None:
+    with LocalWriter(fleet, PRIMARY, tmp_path / "old.jsonl") as writer:
+        wait_until("writes are acknowledged", lambda: writer.acknowledged_since(0.0) >= 20, 30)
+        parted_at = time.time()
+        fleet.fault("kill", STANDBY, "database")
+        wait_whole(fleet, PRIMARY)
+        alone_since = time.time()
+        wait_until("the primary goes on alone", lambda: writer.acknowledged_since(alone_since) >= 20, 30)
+        fleet.fault("poweroff", PRIMARY)
+        fleet.mend(STANDBY)
+    wait_until(
+        "the standby is up again",
+        lambda: service(fleet, "database").get("instances", {}).get(STANDBY) == "healthy",
+        60,
+    )
+    refused = orch(fleet, "failover", "database", "--to", STANDBY, check=False)
+    assert refused.returncode == 3
+    told = orch(fleet, "failover", "database", "--to", STANDBY, "--accept-data-loss", "--wait")
+    assert "may lack what was acknowledged since" in told.stdout
+    wait_served_by(fleet, "database", STANDBY)
+    found = losses(writer.tries(), rows_on(fleet, STANDBY, writer.prefix))
+    began = {one.key: one.began for one in writer.tries()}
+    assert len(found.lost) >= 20
+    assert min(began[key] for key in found.lost) > parted_at - 1.0
+    fleet.mend()
+    wait_whole(fleet, *BOTH, within_s=HOME_WITHIN_S)
+    settle(fleet)
+    assert unlike_each_other(fleet, BOTH, writer) == []
+    assert_saved(fleet, list(found.lost))
+
+
 # Done by hand against every rule: the guard that would switch it on again stands still, and the standby hears nothing.
 WAIT_FOR_NOBODY = """
 systemctl kill --signal=STOP orch-guard.service
