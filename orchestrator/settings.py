@@ -54,6 +54,8 @@ class DatabaseSettings(_Frozen):
     """The replicated database server of this VM, where the VM is in the order of one."""
 
     socket: Path = Path("/run/mysqld/mysqld.sock")
+    datadir: Path = Path("/var/lib/mysql")
+    """Where its data, its binlog and what it has received are; full is full for all three."""
     user: str = "root"
     """The guard's own account: it is let in by its uid, over the socket only."""
     port: int = Field(default=3306, ge=1, le=65535)

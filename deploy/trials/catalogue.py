@@ -18,6 +18,7 @@ from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, Trial
 
 BACKEND, FRONTEND = "backend-server", "frontend-server"
 DATABASE, MESSAGING = "database-server", "messaging-server"
+HOMES = {"database": DATABASE, "messaging": MESSAGING, "backend": BACKEND, "frontend": FRONTEND}
 PLAIN = "backend killed, cold"
 DATABASE_KILLED = "database killed: written again"
 
@@ -107,18 +108,15 @@ ENTRIES: tuple[Entry, ...] = (
         _written("messaging's VM powered off: published again", "poweroff", MESSAGING, "messaging", returns=True),
         60,
     ),
-    # With the two above, each VM in turn. A listing that is written and confirmed needs all four services.
-    Entry(
-        "cold",
-        Asked(10.0),
-        _written("backend's VM powered off: all services back", "poweroff", BACKEND, "backend", returns=True),
-        60,
-    ),
-    Entry(
-        "cold",
-        Asked(10.0),
-        _written("frontend's VM powered off: all services back", "poweroff", FRONTEND, "frontend", returns=True),
-        60,
+    # Each VM in turn. A listing that is written and confirmed needs all four services.
+    *(
+        Entry(
+            "cold",
+            Asked(10.0),
+            _written(f"{home}'s VM powered off: all services back", "poweroff", vm, home, returns=True),
+            60,
+        )
+        for home, vm in HOMES.items()
     ),
     Entry(
         "cold",

@@ -53,6 +53,8 @@ PLANNED = (
     ),
     Planned("rotation of backend", BACKEND_URL, ("rotate", "backend"), ("failback", "backend")),
     Planned("rotation of frontend", FRONTEND_URL, ("rotate", "frontend"), ("failback", "frontend")),
+    Planned("rotation of database", BACKEND_URL, ("rotate", "database"), ("failback", "database"), client=stored),
+    Planned("rotation of messaging", BACKEND_URL, ("rotate", "messaging"), ("failback", "messaging"), client=confirmed),
 )
 
 

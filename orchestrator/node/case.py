@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from orchestrator.node.instance import describe_unit
+from orchestrator.node.replication.facts import ServerFacts
 from orchestrator.node.situation import (
     CRITICAL,
     RUNNING,
@@ -49,6 +50,8 @@ class Since:
     """The address has been on the loopback interface: given to another VM."""
     unanswering: float | None = None
     """The data's server runs and does not answer."""
+    full: float | None = None
+    """The disk with the data has been full."""
     silent: float | None = None
     """The standby that is in sync has acknowledged nothing although something waits for it, or is not connected."""
     unleased: float | None = None
@@ -61,6 +64,9 @@ class Since:
 
 MUTE_S = 3.0
 """A server that runs and has not answered for so long has failed: a busy one answers within `CALL_TIMEOUT_S`."""
+
+FULL_S = 3.0
+"""A disk that has been full for so long stays so: what a single query needs may fill it for a moment."""
 
 Memory = Mapping[str, Since]
 EMPTY_MEMORY: Memory = MappingProxyType({})
@@ -159,6 +165,8 @@ class Case:
         facts, name = self.at.data.facts, self.at.policy.unit
         if facts is None or self.at.unit.state is not UnitState.ACTIVE:
             return None
+        if self.can_write_no_more and not (self.active_here and self.alone_is_whole):
+            return f"{name} runs and can write nothing more: {facts.full}"
         if not facts.answers:
             over = self.since.unanswering is not None and self.now >= self.since.unanswering + MUTE_S
             return f"{name} runs and does not answer: {facts.problem}" if over else None
@@ -168,24 +176,23 @@ class Case:
         return None
 
     @property
+    def can_write_no_more(self) -> bool:
+        return self.since.full is not None and self.now >= self.since.full + FULL_S
+
+    @property
+    def alone_is_whole(self) -> bool:
+        """No other copy holds every acknowledged write, as far as is known: nobody could take over without loss."""
+        sync = self.at.data.sync
+        return sync is None or set(sync.complete) <= {self.view.vm}
+
+    @property
     def data_words(self) -> str:
         """What the server does, for people; changes only when that does."""
         facts = self.at.data.facts
         if not self.replicated or facts is None:
             return ""
-        if not facts.answers:
-            return f"; it does not answer: {facts.problem}"
-        if facts.writable:
-            return (
-                "; it takes writes, each acknowledged by the standby"
-                if facts.waits_for_replica
-                else "; it takes writes"
-            )
-        if facts.replica is None:
-            return "; it is read-only and nobody's copy"
-        if facts.replica.error:
-            return f"; it is a copy of {facts.replica.source} and has stopped: {facts.replica.error}"
-        return f"; it is a copy of {facts.replica.source}"
+        full = f"; {facts.full}" if facts.full else ""
+        return f"{full}; {_words_for(facts)}"
 
     @property
     def healthy(self) -> bool:
@@ -232,6 +239,17 @@ class Case:
         return describe_unit(self.at.policy.unit, self.at.unit) + self.data_words
 
 
+def _words_for(facts: ServerFacts) -> str:
+    if not facts.answers:
+        return f"it does not answer: {facts.problem}"
+    if facts.writable:
+        return "it takes writes, each acknowledged by the standby" if facts.waits_for_replica else "it takes writes"
+    if facts.replica is None:
+        return "it is read-only and nobody's copy"
+    trouble = f" and {facts.replica.trouble}" if facts.replica.trouble else ""
+    return f"it is a copy of {facts.replica.source}{trouble}"
+
+
 def remember(old: Since, case: Case) -> Since:
     """Return since when the things that have a grace have been so."""
 
@@ -249,6 +267,7 @@ def remember(old: Since, case: Case) -> Since:
         probing=since(old.probing, case.needs_probe),
         handed_over=since(old.handed_over, case.at.address is AddressState.HANDED_OVER),
         unanswering=since(old.unanswering, case.server_is_mute),
+        full=since(old.full, facts is not None and bool(facts.full)),
         silent=since(old.silent, case.standby_is_mute(old.acknowledged)),
         unleased=since(old.unleased, facts is not None and facts.writable and not case.at.data.leased),
         acknowledged=facts.acknowledged if facts is not None and facts.answers else old.acknowledged,

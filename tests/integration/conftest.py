@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.store.consul_port import ConsulPort
 from tests.integration.consul_agent import ConsulAgent, NoConsul
+from tests.integration.mariadb_server import Datadirs, NoMariaDb
 from tests.integration.namespaces import Side, two_sides_and_a_client
 from tests.integration.rabbitmq_broker import NoRabbit, RabbitBroker
 
@@ -86,6 +87,17 @@ def rabbit_cluster() -> Iterator[tuple[RabbitBroker, ...]]:
         finally:
             for broker in reversed(brokers):
                 broker.close()
+
+
+@pytest.fixture(scope="session")
+def datadirs() -> Iterator[Datadirs]:
+    """Where the database servers of the tests live; whoever makes one there removes it."""
+    try:
+        datadirs = Datadirs()
+    except NoMariaDb as problem:
+        pytest.fail(str(problem), pytrace=False)
+    yield datadirs
+    datadirs.remove()
 
 
 @pytest.fixture

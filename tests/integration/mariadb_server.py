@@ -13,14 +13,13 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
 from orchestrator.settings import DatabaseSettings
+from tests.integration.small_disk import SmallDisk
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
@@ -115,6 +114,7 @@ class MariaDb:
         self.port = port
         self.address = f"127.0.0.{server_id}"
         self._process: subprocess.Popen[bytes] | None = None
+        self._disk: SmallDisk | None = None
         password_file = self.here / "replication_password"
         password_file.write_text(REPLICATION_PASSWORD + "\n")
         (self.here / "my.cnf").write_text(
@@ -128,16 +128,24 @@ class MariaDb:
         )
         self.settings = DatabaseSettings(
             socket=self.here / "s",
+            datadir=self.here / "data",
             user=_me(),
             port=self.port,
             replication_user=REPLICATION_USER,
             replication_password_file=password_file,
         )
 
+    def on_small_disk(self, size_bytes: int) -> SmallDisk:
+        """Have its data on a disk of that size from its first start on."""
+        self._disk = SmallDisk(self.here / "data", size_bytes)
+        self.settings = self.settings.model_copy(update={"datadir": self._disk.folder})
+        return self._disk
+
     def start(self) -> None:
         """Start it and return when it accepts connections."""
+        words = [*_as_server_user(), "setpriv", "--pdeathsig", "KILL"]
         self._process = subprocess.Popen(
-            [*_as_server_user(), "setpriv", "--pdeathsig", "KILL", "mariadbd", f"--defaults-file={self.here}/my.cnf"],
+            [*(self._disk.inside if self._disk else ()), *words, "mariadbd", f"--defaults-file={self.here}/my.cnf"],
             env={**os.environ, "PATH": _PATH},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -170,6 +178,13 @@ class MariaDb:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def remove(self) -> None:
+        """Kill it and delete its folder: a session's servers would take gigabytes."""
+        self.kill()
+        if self._disk is not None:
+            self._disk.close()
+        shutil.rmtree(self.here)
 
     def freeze(self) -> None:
         """Let it hang: it keeps its connections and accepts new ones, and answers nothing."""
@@ -223,16 +238,6 @@ ACCOUNTS_AND_SCHEMA = (
     f"GRANT ALL ON listings.* TO {APP_USER}@'%'",
     "CREATE TABLE listings.t (id INT PRIMARY KEY, v VARCHAR(40)) ENGINE=InnoDB",
 )
-
-
-@contextmanager
-def datadirs() -> Iterator[Datadirs]:
-    """The folder of one test session."""
-    folder = Datadirs()
-    try:
-        yield folder
-    finally:
-        folder.remove()
 
 
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"

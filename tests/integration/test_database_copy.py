@@ -14,8 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
@@ -33,45 +32,27 @@ from tests.integration.mariadb_server import (
     REPLICATION_USER,
     Datadirs,
     MariaDb,
-    NoMariaDb,
-    datadirs,
 )
 from tests.integration.ports import free_port
+from tests.integration.waiting import WAIT_S, wait_for
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPT = CHECKOUT / "templates" / "database-copy"
-WAIT_S = 60.0
 FOUNDING = "; ".join((*ACCOUNTS_AND_SCHEMA, "CREATE DATABASE orch", "CREATE TABLE orch.heartbeat (id INT PRIMARY KEY)"))
 
 
-def wait_for(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}"
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Datadirs]:
-    try:
-        with datadirs() as folder:
-            yield folder
-    except NoMariaDb as problem:
-        pytest.fail(str(problem), pytrace=False)
-
-
 @pytest.fixture
-def pair(folder: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
+def pair(datadirs: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
     """Two servers as the package makes them, both running."""
     port = free_port()
-    servers = (MariaDb(folder, 1, port), MariaDb(folder, 2, port))
+    servers = (MariaDb(datadirs, 1, port), MariaDb(datadirs, 2, port))
     try:
         for server in servers:
             server.start()
         yield servers
     finally:
         for server in servers:
-            server.kill()
+            server.remove()
 
 
 def words_for(server: MariaDb) -> list[str]:

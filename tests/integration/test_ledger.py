@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,10 @@ from tests.integration.mariadb_server import (
     REPLICATION_USER,
     Datadirs,
     MariaDb,
-    NoMariaDb,
-    datadirs,
 )
 from tests.integration.ports import free_port
+from tests.integration.waiting import wait_for
 
-WAIT_S = 60.0
 SCRIPT = Path(__file__).resolve().parents[2] / "deploy" / "trials" / "local_writer.py"
 TABLE = """
 CREATE TABLE listings.listings (
@@ -33,27 +31,11 @@ CREATE TABLE listings.listings (
 """
 
 
-def wait_for(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}"
-        time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Datadirs]:
-    try:
-        with datadirs() as made:
-            yield made
-    except NoMariaDb as missing:
-        pytest.skip(str(missing))
-
-
 @pytest.fixture
-def pair(folder: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
+def pair(datadirs: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
     """A primary that waits for its standby, and that standby, caught up."""
     port = free_port()
-    servers = [MariaDb(folder, number, port, rpl_semi_sync_slave_enabled="ON") for number in (21, 22)]
+    servers = [MariaDb(datadirs, number, port, rpl_semi_sync_slave_enabled="ON") for number in (21, 22)]
     primary, standby = servers
     try:
         for server in servers:
@@ -71,7 +53,7 @@ def pair(folder: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
         yield primary, standby
     finally:
         for server in servers:
-            server.kill()
+            server.remove()
 
 
 def position(server: MariaDb) -> str:

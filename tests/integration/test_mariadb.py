@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pymysql
 import pytest
@@ -13,132 +12,14 @@ import pytest
 from orchestrator.node.replication.facts import ServerFacts, holds
 from orchestrator.node.replication.mariadb import MariaDbServer
 from orchestrator.node.replication.server import NotInTime, ServerAway
-from tests.integration.mariadb_server import ACCOUNTS_AND_SCHEMA, Datadirs, MariaDb, NoMariaDb, datadirs
-from tests.integration.ports import free_port
-
-WAIT_S = 20.0
-READ_ONLY, CONNECTION_LOST = 1290, 2013
-
-
-class Commit:
-    """One write of the application, in a thread: it may wait."""
-
-    def __init__(self, at: MariaDb, number: int) -> None:
-        self.acknowledged = False
-        self.error: int | None = None
-        self._connection = at.client()
-        self._thread = threading.Thread(target=self._run, args=(number,), daemon=True)
-        self._thread.start()
-
-    def _run(self, number: int) -> None:
-        try:
-            self._connection.query(f"INSERT INTO t VALUES ({number}, 'x')")
-            self.acknowledged = True
-        except pymysql.MySQLError as error:
-            self.error = error.args[0]
-
-    @property
-    def is_over(self) -> bool:
-        return not self._thread.is_alive()
-
-    def wait(self) -> Commit:
-        """Wait until it is acknowledged or has failed."""
-        self._thread.join(WAIT_S)
-        assert self.is_over, "the commit still waits"
-        return self
-
-
-class Pair:
-    """Two servers, A the primary, and what a guard on each VM calls them through."""
-
-    def __init__(self, folder: Datadirs) -> None:
-        port = free_port()
-        self.a, self.b = MariaDb(folder, 1, port), MariaDb(folder, 2, port)
-        self.guard_a, self.guard_b = MariaDbServer(self.a.settings), MariaDbServer(self.b.settings)
-
-    def start(self) -> None:
-        self.a.start()
-        self.b.start()
-        self.guard_a.open_writes()
-        for statement in ACCOUNTS_AND_SCHEMA:
-            self.a.ask(statement)
-
-    def close(self) -> None:
-        for guard in (self.guard_a, self.guard_b):
-            guard.close()
-        for server in (self.a, self.b):
-            server.kill()
-
-    def follow(self) -> None:
-        """B follows A and has everything."""
-        self.guard_b.follow(self.a.address)
-        wait_for(self.guard_b, lambda facts: facts.replica is not None and facts.replica.receives, "B receives")
-
-    def acknowledge(self) -> None:
-        """B tells A what it receives, having everything."""
-        self.guard_b.acknowledge(self.a.address, WAIT_S)
-        wait_for(self.guard_a, lambda facts: facts.replicas == 1, "B acknowledges")
-
-    def join(self) -> None:
-        """B is in sync, as a guard makes it."""
-        self.follow()
-        self.acknowledge()
-        self.guard_a.join_replica(self.b.address, WAIT_S)
-
-    def write(self, number: int) -> None:
-        """Write to A, acknowledged."""
-        assert Commit(self.a, number).wait().acknowledged
-
-    def lose_replica(self) -> None:
-        """The standby receives nothing more, and A knows."""
-        self.b.ask("STOP SLAVE IO_THREAD")
-        wait_for(self.guard_a, lambda facts: facts.replicas == 0, "A knows that nobody receives")
-
-    def waiting_commits(self, *numbers: int) -> list[Commit]:
-        """Writes to A that wait for a replica."""
-        commits = [Commit(self.a, number) for number in numbers]
-        states = "SELECT count(*) AS n FROM information_schema.PROCESSLIST WHERE INFO LIKE 'INSERT INTO t %%'"
-        until(lambda: self.a.ask(states)[0]["n"] == len(numbers), "the commits are on their way")
-        wait_for(self.guard_a, lambda facts: facts.waiting > 0, "a commit waits")
-        return commits
-
-
-def numbers(at: MariaDb) -> list[int]:
-    return [row["id"] for row in at.ask("SELECT id FROM listings.t ORDER BY id")]
-
-
-def until(holds_now: Callable[[], Any], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds_now():
-        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}"
-        time.sleep(0.02)
-
-
-def wait_for(guard: MariaDbServer, wanted: Callable[[ServerFacts], bool], what: str) -> ServerFacts:
-    deadline = time.monotonic() + WAIT_S
-    while True:
-        facts = guard.read()
-        if wanted(facts):
-            return facts
-        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}; {facts}"
-        time.sleep(0.02)
-
-
-@pytest.fixture(scope="session")
-def database_folder() -> Iterator[Datadirs]:
-    problem = ""
-    try:
-        with datadirs() as folder:
-            yield folder
-    except NoMariaDb as error:
-        problem = str(error)
-    if problem:
-        pytest.fail(problem, pytrace=False)
+from tests.integration.database_pair import CONNECTION_LOST, READ_ONLY, Commit, Pair, numbers, read_until
+from tests.integration.mariadb_server import Datadirs
+from tests.integration.waiting import WAIT_S, wait_for
 
 
 @pytest.fixture
-def pair(database_folder: Datadirs) -> Iterator[Pair]:
-    pair = Pair(database_folder)
+def pair(datadirs: Datadirs) -> Iterator[Pair]:
+    pair = Pair(datadirs)
     try:
         pair.start()
         yield pair
@@ -150,7 +31,7 @@ def test_a_new_standby_follows_and_catches_up(pair: Pair) -> None:
     pair.write(1)
     pair.guard_b.follow(pair.a.address)
     position = pair.guard_a.read().position
-    facts = wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "B has caught up")
+    facts = read_until(pair.guard_b, lambda facts: holds(facts.position, position), "B has caught up")
     assert numbers(pair.b) == [1]
     assert not facts.writable
     assert facts.replica is not None
@@ -261,7 +142,7 @@ def test_closing_ends_within_its_time_under_load_and_nothing_is_acknowledged_aft
     writers = [threading.Thread(target=write_on, args=(part * 1_000_000,), daemon=True) for part in range(4)]
     for writer in writers:
         writer.start()
-    until(lambda: len(numbers(pair.a)) > 50, "the writers write")
+    wait_for(lambda: len(numbers(pair.a)) > 50, "the writers write")
     pair.guard_a.close_writes(2.0)
     closed_at[0] = time.monotonic()
     there = numbers(pair.a)
@@ -286,7 +167,7 @@ def test_closing_that_was_given_no_time_says_so_and_can_be_tried_again(pair: Pai
 def test_the_application_cannot_write_to_a_server_that_is_read_only(pair: Pair) -> None:
     pair.follow()
     position = pair.guard_a.read().position
-    wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "B has the accounts")
+    read_until(pair.guard_b, lambda facts: holds(facts.position, position), "B has the accounts")
     assert Commit(pair.b, 1).wait().error == READ_ONLY
     pair.a.stop()
     pair.a.start()
@@ -333,7 +214,7 @@ def test_a_copy_whose_threads_are_both_stopped_is_not_promoted_without_what_it_r
         pair.guard_b.promote(None, 1.0)
     pair.guard_b.follow(pair.a.address)
     position = pair.guard_a.read().position
-    wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "it is fetched again")
+    read_until(pair.guard_b, lambda facts: holds(facts.position, position), "it is fetched again")
     assert numbers(pair.b) == [1]
 
 
@@ -357,7 +238,7 @@ def test_a_copy_is_not_promoted_without_the_position_that_it_must_have(pair: Pai
     pair.write(1)
     position = pair.guard_a.read().position
     domain, server, sequence = position.split("-")
-    wait_for(pair.guard_b, lambda facts: holds(facts.position, position), "B has caught up")
+    read_until(pair.guard_b, lambda facts: holds(facts.position, position), "B has caught up")
     with pytest.raises(NotInTime, match="2 transactions"):
         pair.guard_b.promote(f"{domain}-{server}-{int(sequence) + 2}", 0.5)
     assert pair.guard_b.read().replica is not None, "it still is a copy"
@@ -376,12 +257,12 @@ def test_a_planned_switch_loses_nothing_and_the_old_primary_follows_without_a_cl
     print(f"writes were paused for {(time.monotonic() - began) * 1000:.0f} ms")
     assert Commit(pair.b, 2).wait().acknowledged
     pair.guard_a.follow(pair.b.address)
-    until(lambda: numbers(pair.a) == [1, 2], "A has what B took")
+    wait_for(lambda: numbers(pair.a) == [1, 2], "A has what B took")
     facts = pair.guard_a.read()
     assert facts.replica is not None
     assert (facts.replica.needs_clone, facts.waits_for_replica, facts.writable) == (False, False, False)
     pair.guard_a.acknowledge(pair.b.address, WAIT_S)
-    wait_for(pair.guard_b, lambda facts: facts.replicas == 1, "A acknowledges")
+    read_until(pair.guard_b, lambda facts: facts.replicas == 1, "A acknowledges")
     pair.guard_b.join_replica(pair.a.address, WAIT_S)
     assert Commit(pair.b, 3).wait().acknowledged, "and back again"
     pair.guard_b.close_writes(2.0)
@@ -389,7 +270,7 @@ def test_a_planned_switch_loses_nothing_and_the_old_primary_follows_without_a_cl
     pair.guard_a.open_writes()
     pair.guard_b.follow(pair.a.address)
     pair.write(4)
-    until(lambda: numbers(pair.b) == [1, 2, 3, 4], "B has what A took")
+    wait_for(lambda: numbers(pair.b) == [1, 2, 3, 4], "B has what A took")
 
 
 def test_an_old_primary_with_transactions_that_nobody_else_has_needs_a_clone(pair: Pair) -> None:
@@ -405,7 +286,7 @@ def test_an_old_primary_with_transactions_that_nobody_else_has_needs_a_clone(pai
     def diverged(facts: ServerFacts) -> bool:
         return facts.replica is not None and facts.replica.needs_clone
 
-    facts = wait_for(pair.guard_a, diverged, "A is seen to have diverged")
+    facts = read_until(pair.guard_a, diverged, "A is seen to have diverged")
     assert facts.replica is not None
     assert "which is not in the master's binlog" in facts.replica.error
     pair.guard_a.follow(pair.b.address)
@@ -423,7 +304,7 @@ def test_a_hung_server_is_away_within_two_seconds(pair: Pair) -> None:
                 call()
             assert time.monotonic() - began < 2.5, "2 s, and what a busy machine adds"
     pair.a.thaw()
-    wait_for(pair.guard_a, lambda facts: facts.answers, "it answers again")
+    read_until(pair.guard_a, lambda facts: facts.answers, "it answers again")
 
 
 def test_a_server_that_was_restarted_is_asked_again_without_a_failure(pair: Pair) -> None:
@@ -455,13 +336,13 @@ def test_a_wrong_replication_password_is_told_and_mended_when_it_is_right_again(
     right = password_file.read_text()
     password_file.write_text("wrong\n")
     pair.guard_b.follow(pair.a.address)
-    facts = wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
+    facts = read_until(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
     assert facts.replica is not None
     assert (facts.replica.errno, facts.replica.needs_clone, facts.replica.receives) == (1045, False, False)
     assert "Access denied for user 'orch_replication'" in facts.replica.error
     password_file.write_text(right)
     pair.guard_b.follow(pair.a.address)
-    wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.receives, "it receives")
+    read_until(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.receives, "it receives")
 
 
 def test_what_was_received_into_a_corrupt_relay_log_is_fetched_again(pair: Pair) -> None:
@@ -476,13 +357,13 @@ def test_what_was_received_into_a_corrupt_relay_log_is_fetched_again(pair: Pair)
         raw[at] ^= 0xFF
     newest.write_bytes(raw)
     pair.b.ask("START SLAVE SQL_THREAD")
-    facts = wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
+    facts = read_until(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
     assert facts.replica is not None
     assert (facts.replica.relay_log_corrupt, facts.replica.needs_clone) == (True, False)
     with pytest.raises(NotInTime, match="cannot be applied"):
         pair.guard_b.promote(None, 1.0)
     pair.guard_b.follow(pair.a.address)
-    until(lambda: numbers(pair.b) == list(range(1, 30)), "nothing is missing")
+    wait_for(lambda: numbers(pair.b) == list(range(1, 30)), "nothing is missing")
 
 
 def test_a_standby_that_starts_anew_acknowledges_nothing_before_it_has_everything_again(pair: Pair) -> None:
@@ -497,7 +378,7 @@ def test_a_standby_that_starts_anew_acknowledges_nothing_before_it_has_everythin
     with pytest.raises(NotInTime, match="nothing is received"):
         pair.guard_b.acknowledge(pair.a.address, 0.2)
     pair.follow()
-    wait_for(pair.guard_a, lambda facts: facts.replicas == 0, "nobody acknowledges")
+    read_until(pair.guard_a, lambda facts: facts.replicas == 0, "nobody acknowledges")
     (commit,) = pair.waiting_commits(2)
     pair.acknowledge()
     assert pair.guard_b.read().acknowledges
@@ -524,6 +405,6 @@ def test_a_row_that_differs_needs_a_clone(pair: Pair) -> None:
     pair.join()
     pair.b.ask("SET STATEMENT sql_log_bin = 0 FOR INSERT INTO listings.t VALUES (1, 'other')")
     pair.write(1)
-    facts = wait_for(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
+    facts = read_until(pair.guard_b, lambda facts: facts.replica is not None and facts.replica.errno != 0, "an error")
     assert facts.replica is not None
     assert facts.replica.needs_clone

@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,7 @@ import pytest
 from orchestrator.execute.play import AnsiblePlays, Ended, Order, PlayEnded, PlayEvent, TaskStarted, prune_artefacts
 from orchestrator.execute.warm import WarmServer
 from tests.integration.playground import Playground, processes_with
-
-WAIT_S = 60.0
+from tests.integration.waiting import WAIT_S, wait_for
 
 
 class Stage:
@@ -48,13 +47,6 @@ class Stage:
     def run(self, playbook: str, **more: Any) -> tuple[list[TaskStarted], PlayEnded]:
         self.start(playbook, **more)
         return self.until_ended()
-
-
-def wait_for(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}"
-        time.sleep(0.02)
 
 
 @pytest.fixture

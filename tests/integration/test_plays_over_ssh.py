@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,17 +21,10 @@ from orchestrator.execute.processes import kill_tree
 from orchestrator.execute.warm import WarmServer
 from orchestrator.execute.warm_ssh import WarmSsh
 from tests.integration.ports import free_port
+from tests.integration.waiting import WAIT_S, wait_for
 
-WAIT_S = 60.0
 SSHD = "/usr/sbin/sshd"
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
-
-
-def wait_for(holds: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {WAIT_S:g} s: {what}"
-        time.sleep(0.02)
 
 
 class SshVm:

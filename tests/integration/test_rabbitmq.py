@@ -6,8 +6,7 @@ import json
 import queue
 import socket
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pika
 import pytest
@@ -21,8 +20,7 @@ from orchestrator.domain.wire import DEAD_LETTER_QUEUE, QUEUE
 from orchestrator.settings import AmqpSettings
 from tests.integration.ports import free_port
 from tests.integration.rabbitmq_broker import RabbitBroker
-
-WAIT_S = 30.0
+from tests.integration.waiting import WAIT_S, wait_for
 
 
 def a_command(name: str) -> Command:
@@ -38,16 +36,6 @@ def a_command(name: str) -> Command:
         epoch=7,
         created=1.0,
     )
-
-
-def wait_for(holds: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {WAIT_S:g} s: {what}")
 
 
 class Fleet:

@@ -10,9 +10,8 @@ import subprocess
 import tarfile
 import tempfile
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,25 +24,14 @@ from tests.integration.mariadb_server import (
     ACCOUNTS_AND_SCHEMA,
     APP_PASSWORD,
     APP_USER,
+    Datadirs,
     MariaDb,
-    NoMariaDb,
-    datadirs,
 )
 from tests.integration.ports import free_port
 from tests.integration.rabbitmq_broker import VHOST, RabbitBroker
+from tests.integration.waiting import WAIT_S, wait_for
 
-WAIT_S = 60.0
 LISTING = {"title": "House by the water", "city": "Sneek", "price": 350000.5, "rooms": 4}
-
-
-def wait_for(holds: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {WAIT_S:g} s: {what}")
 
 
 @dataclass(frozen=True)
@@ -151,21 +139,16 @@ def modules() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Database]:
-    problem = ""
+def server(datadirs: Datadirs) -> Iterator[Database]:
+    server = Database(datadirs, 1, free_port())
     try:
-        with datadirs() as folders:
-            server = Database(folders, 1, free_port())
-            server.start()
-            server.open_writes()
-            for statement in ACCOUNTS_AND_SCHEMA:
-                server.ask(statement)
-            yield server
-            server.kill()
-    except NoMariaDb as error:
-        problem = str(error)
-    if problem:
-        pytest.fail(problem, pytrace=False)
+        server.start()
+        server.open_writes()
+        for statement in ACCOUNTS_AND_SCHEMA:
+            server.ask(statement)
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pika
 import pytest
@@ -29,9 +29,9 @@ from tests.integration.consul_agent import ConsulAgent, find_consul
 from tests.integration.playground import Playground, processes_with
 from tests.integration.ports import free_port
 from tests.integration.rabbitmq_broker import RabbitBroker, end_group
+from tests.integration.waiting import WAIT_S, wait_for
 from tests.simulation.world import policy_document
 
-WAIT_S = 60.0
 # What has to come while a play runs comes long before this one is over.
 LONG_S = 30.0
 # With Ansible's own time well below what a worker that stops gives a play.
@@ -48,16 +48,6 @@ stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
 run(load_settings(Path(sys.argv[1])), stop)
 """
-
-
-def wait_for(holds: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        found = holds()
-        if found:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"not within {WAIT_S:g} s: {what}")
 
 
 class WorkerProcess:

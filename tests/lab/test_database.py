@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,7 @@ from tests.lab.fleet import (
     HOME,
     HOME_WITHIN_S,
     SECOND,
+    answer,
     epochs,
     ledger,
     orch,
@@ -146,6 +149,130 @@ def test_a_primary_lost_while_its_copy_alone_is_whole_is_waited_for_and_nothing_
         settle(fleet)
         wait_written(writers, time.time())
     assert_nothing_lost(fleet, writers)
+
+
+def test_a_server_that_hangs_is_replaced_and_nobody_has_to_help_it_home(fleet: Lab, tmp_path: Path) -> None:
+    with ledger(fleet, tmp_path) as writers:
+        began = time.time()
+        fleet.run(PRIMARY, ["systemctl", "kill", "--signal=STOP", "mariadb"], timeout_s=20)
+        wait_served_by(fleet, "database", STANDBY)
+        wait_written(writers, time.time())
+        wait_served_by(fleet, "database", PRIMARY, within_s=HOME_WITHIN_S)
+        settle(fleet)
+        wait_written(writers, time.time())
+    assert_nothing_lost(fleet, writers)
+    assert any("it does not answer" in reason for reason in reasons(fleet, began))
+
+
+# The copy that the disk hides stays as it is, and catches up when it is used again.
+ON_A_SMALL_DISK = """
+systemctl stop mariadb
+mkdir -p /run/small-disk
+mount -t tmpfs -o size=512m,mode=0755 tmpfs /run/small-disk
+cp -a /var/lib/mysql/. /run/small-disk
+chown mysql:mysql /run/small-disk
+mount --bind /run/small-disk /var/lib/mysql
+systemctl start mariadb
+"""
+AS_BEFORE = """
+systemctl stop mariadb
+umount /var/lib/mysql /run/small-disk
+systemctl start mariadb
+"""
+FULL = "the disk that holds /var/lib/mysql is full"
+
+
+@contextlib.contextmanager
+def small_disk(lab: Lab, vm: str) -> Iterator[Callable[[str], object]]:
+    """Have the VM's copy on a small disk for the time of the block; yields what runs a script there."""
+
+    def run(script: str) -> object:
+        return lab.run(vm, ["sh", "-ec", script], timeout_s=60)
+
+    run(ON_A_SMALL_DISK)
+    try:
+        yield run
+    finally:
+        run(AS_BEFORE)
+
+
+def said_of(lab: Lab, vm: str) -> str:
+    """Return what the checks of the database on the VM say."""
+    return " ".join(check["output"] for check in answer(lab, "why", "database")["checks"] if check["vm"] == vm)
+
+
+def test_a_full_disk_stops_no_writes_for_long_be_it_the_standby_s_or_the_primary_s(fleet: Lab, tmp_path: Path) -> None:
+    fill, free = "! head -c 1G /dev/zero >/var/lib/mysql/filler", "rm /var/lib/mysql/filler"
+    with small_disk(fleet, STANDBY) as run, ledger(fleet, tmp_path) as writers:
+        wait_whole(fleet, *BOTH)
+        run(fill)
+        wait_whole(fleet, PRIMARY)
+        wait_written(writers, time.time())
+        wait_until("the standby says why", lambda: FULL in said_of(fleet, STANDBY), 30)
+        run(free)
+        wait_whole(fleet, *BOTH, within_s=HOME_WITHIN_S)
+        orch(fleet, "failover", "database", "--wait")
+        began = time.time()
+        run(fill)
+        wait_served_by(fleet, "database", PRIMARY)
+        wait_written(writers, time.time())
+        assert any(FULL in reason for reason in reasons(fleet, began))
+        run(free)
+        wait_served_by(fleet, "database", STANDBY, within_s=HOME_WITHIN_S)
+        orch(fleet, "failback", "database", "--wait")
+        wait_whole(fleet, *BOTH)
+        wait_written(writers, time.time())
+    settle(fleet)
+    assert_nothing_lost(fleet, writers)
+
+
+def test_with_no_broker_at_all_a_database_that_fails_is_written_elsewhere_and_nothing_is_lost(
+    fleet: Lab, tmp_path: Path
+) -> None:
+    with ledger(fleet, tmp_path, rate=5.0) as writers:
+        for vm in fleet.fleet.members("brokers"):
+            fleet.fault("stop", vm, "messaging")
+        fleet.fault("kill", PRIMARY, "database")
+        wait_served_by(fleet, "database", STANDBY)
+        wait_written(writers, time.time())
+        fleet.mend()
+        settle(fleet)
+        wait_written(writers, time.time())
+    assert_nothing_lost(fleet, writers)
+    assert left_unindexed(fleet, writers, within_s=60) == []
+
+
+def test_on_an_operator_s_word_a_copy_that_lacks_writes_takes_over_and_only_those_are_lost(
+    fleet: Lab, tmp_path: Path
+) -> None:
+    with LocalWriter(fleet, PRIMARY, tmp_path / "old.jsonl") as writer:
+        wait_until("writes are acknowledged", lambda: writer.acknowledged_since(0.0) >= 20, 30)
+        parted_at = time.time()
+        fleet.fault("kill", STANDBY, "database")
+        wait_whole(fleet, PRIMARY)
+        alone_since = time.time()
+        wait_until("the primary goes on alone", lambda: writer.acknowledged_since(alone_since) >= 20, 30)
+        fleet.fault("poweroff", PRIMARY)
+        fleet.mend(STANDBY)
+    wait_until(
+        "the standby is up again",
+        lambda: service(fleet, "database").get("instances", {}).get(STANDBY) == "healthy",
+        60,
+    )
+    refused = orch(fleet, "failover", "database", "--to", STANDBY, check=False)
+    assert refused.returncode == 3
+    told = orch(fleet, "failover", "database", "--to", STANDBY, "--accept-data-loss", "--wait")
+    assert "may lack what was acknowledged since" in told.stdout
+    wait_served_by(fleet, "database", STANDBY)
+    found = losses(writer.tries(), rows_on(fleet, STANDBY, writer.prefix))
+    began = {one.key: one.began for one in writer.tries()}
+    assert len(found.lost) >= 20
+    assert min(began[key] for key in found.lost) > parted_at - 1.0
+    fleet.mend()
+    wait_whole(fleet, *BOTH, within_s=HOME_WITHIN_S)
+    settle(fleet)
+    assert unlike_each_other(fleet, BOTH, writer) == []
+    assert_saved(fleet, list(found.lost))
 
 
 # Done by hand against every rule: the guard that would switch it on again stands still, and the standby hears nothing.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.lab.fleet import (
     HOME_WITHIN_S,
     SECOND,
     ledger,
+    orch,
     publish,
     reasons,
     unit_state,
@@ -55,6 +57,36 @@ def move_by_hand_published_command(lab: Lab) -> None:
     }
     publish(lab, json.dumps(failed), vm=OTHER)
     wait_served_by(lab, "frontend", SECOND["frontend"], within_s=60)
+
+
+# Keeps a connection through the local proxy, and ends when that is closed.
+HOLD = """
+import pathlib
+import pika
+from orchestrator.settings import load_settings, read_secret
+given, sign = load_settings().amqp, pathlib.Path("/run/orch-test-holds")
+credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
+link = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", given.port, given.vhost, credentials))
+sign.touch()
+try:
+    link.process_data_events(time_limit=60)
+except pika.exceptions.AMQPError:
+    print("closed")
+sign.unlink()
+"""
+
+
+def test_a_connection_to_the_deposed_broker_is_closed_although_that_broker_runs_on(fleet: Lab) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(fleet.run, OTHER, ["/opt/orch/venv/bin/python", "-c", HOLD], timeout_s=90)
+        wait_until(
+            "the connection is open",
+            lambda: fleet.run(OTHER, ["test", "-e", "/run/orch-test-holds"], check=False).returncode == 0,
+            30,
+        )
+        orch(fleet, "failover", "messaging", "--wait")
+        assert held.result().stdout == "closed\n"
+    assert unit_state(fleet, BROKER, "rabbitmq-server") == "active"
 
 
 def test_a_broker_that_nobody_is_led_to_fails_and_nothing_is_moved_or_lost(fleet: Lab, tmp_path: Path) -> None:

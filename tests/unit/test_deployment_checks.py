@@ -62,6 +62,31 @@ def test_a_deployment_checks_first() -> None:
     assert "Check what is to be deployed" in plays[0]
 
 
+@pytest.mark.parametrize(
+    ("said", "is_taken"),
+    [
+        ("mysqld  Ver 10.11.19-MariaDB-0+deb12u1 for debian-linux-gnu on x86_64", True),
+        ("/usr/sbin/mysqld  Ver 8.0.43-0ubuntu0.24.04.1 for Linux on x86_64 ((Ubuntu))", False),
+    ],
+)
+def test_no_package_is_installed_over_a_database_server_that_is_no_mariadb(
+    tmp_path: Path, said: str, is_taken: bool
+) -> None:
+    program = tmp_path / "mysqld"
+    program.write_text(f"#!/bin/sh\necho '{said}'\n")
+    program.chmod(0o755)
+    play = tmp_path / "play.yml"
+    role = {"ansible.builtin.include_role": {"name": "packages", "tasks_from": "product"}}
+    here = {"ansible_python_interpreter": sys.executable}
+    play.write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "vars": here, "tasks": [role]}]))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    env |= {"PATH": f"{tmp_path}:{env['PATH']}", "ANSIBLE_ROLES_PATH": str(ANSIBLE / "roles")}
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", str(play)]
+    done = subprocess.run(argv, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (done.returncode == 0) is is_taken, done.stdout + done.stderr
+    assert ("is no MariaDB" in " ".join(done.stdout.split() + done.stderr.split())) is not is_taken
+
+
 @pytest.mark.parametrize(("status", "ends", "fails"), [(0, True, False), (7, False, True), (8, True, True)])
 def test_an_invalid_policy_is_not_applied_again_and_again(status: int, ends: bool, fails: bool) -> None:
     plays = yaml.safe_load((ANSIBLE / "playbooks" / "site.yml").read_text())

@@ -323,6 +323,11 @@ def test_consul_template_renders_every_upstream_and_every_proxy_and_has_each_app
     ]
 
 
+def test_a_broker_without_a_majority_pauses(render: Render) -> None:
+    settings = render(TEMPLATES / "rabbitmq.conf.j2", "database-server").splitlines()
+    assert "cluster_partition_handling = pause_minority" in settings
+
+
 def test_a_broker_and_a_database_leave_the_loopback_to_the_local_proxies(render: Render) -> None:
     broker = render(TEMPLATES / "rabbitmq.conf.j2", "database-server")
     assert re.findall(r"^listeners\.tcp.*", broker, re.MULTILINE) == ["listeners.tcp.default = 10.0.10.169:5672"]

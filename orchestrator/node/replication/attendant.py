@@ -45,12 +45,14 @@ class Attendant:
         self,
         service: str,
         open_server: Callable[[], Server],
+        full_disk: Callable[[], str],
         post: Callable[[DataReading], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`open_server` is called in the thread; `post` too, and it must not block. `clock` is monotonic."""
+        """All are called in the thread; `post` must not block. `full_disk` is that of `disk`, `clock` is monotonic."""
         self._service = service
         self._open_server = open_server
+        self._full_disk = full_disk
         self._post = post
         self._clock = clock
         self._changed = threading.Condition()
@@ -104,7 +106,7 @@ class Attendant:
             facts = self._posted.facts if self._posted else no_answer(self._clock(), "not yet asked")
             self._tell(DataReading(self._service, facts, busy=name))
             failed = self._carry_out(*action, server)
-        facts = self._read(server)
+        facts = replace(self._read(server), full=self._full_disk())
         with self._changed:
             if action:
                 self._action = None

@@ -18,6 +18,7 @@ from orchestrator.node import systemd
 from orchestrator.node.duties import CloseWrites
 from orchestrator.node.knowledge import Knowledge
 from orchestrator.node.replication.attendant import Action, Attendant, DataReading
+from orchestrator.node.replication.disk import full_disk
 from orchestrator.node.replication.lease import Lease
 from orchestrator.node.replication.mariadb import MariaDbServer
 from orchestrator.node.replication.server import Server
@@ -57,7 +58,7 @@ class Attended:
             post(LeaseEnded(service, sentence))
 
         self.lease_s = lease_s
-        self._attendant = Attendant(service, open_server, post)
+        self._attendant = Attendant(service, open_server, partial(full_disk, settings.datadir), post)
         self._lease = Lease(service, lease_s, open_port, open_server, partial(systemd.kill_processes, unit), say)
 
     def start(self) -> None:

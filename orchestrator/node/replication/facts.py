@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+_ACCESS_DENIED = 1045
+"""ER_ACCESS_DENIED_ERROR."""
+
 _FATAL_AT_SOURCE = 1236
 """ER_MASTER_FATAL_ERROR_READING_BINLOG, for many reasons. Of those, what the copy asks for was purged, or it has
 transactions that the source has not: MariaDB's sentence then names the GTID."""
@@ -59,6 +62,24 @@ class Replica:
         """Say whether what was received cannot be read: it is to be fetched again, the copy itself is good."""
         return self.errno in _RELAY_LOG
 
+    @property
+    def password_refused(self) -> bool:
+        """Say whether the source does not accept the account that the copy comes with."""
+        return self.errno == _ACCESS_DENIED
+
+    @property
+    def trouble(self) -> str:
+        """Why it does not go on, as the end of a sentence; empty where nothing is wrong."""
+        if not self.error:
+            return ""
+        if self.needs_clone:
+            return f"can never follow it again and must be replaced: {self.error}"
+        if self.relay_log_corrupt:
+            return f"cannot read what it has received, which is fetched again: {self.error}"
+        if self.password_refused:
+            return f"is refused there, because of its account or password: {self.error}"
+        return f"has stopped: {self.error}"
+
 
 @dataclass(frozen=True, slots=True)
 class ServerFacts:
@@ -89,6 +110,8 @@ class ServerFacts:
     acknowledges: bool = False
     """As a copy it tells its source what it has received. Off after a start of the server, which throws away what was
     received and not applied, until all of that was received again (`Server.acknowledge`)."""
+    full: str = ""
+    """That the disk with its data is full, as a sentence; known also where the server does not answer."""
 
 
 def no_answer(at: float, problem: str) -> ServerFacts:

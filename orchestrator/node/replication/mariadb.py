@@ -9,6 +9,9 @@ What this module does about the server, each seen on 10.11:
 - Starting one of the two replication threads while both are stopped purges the relay log: what was acknowledged to
   the source and is not applied yet would be lost with the source. So applying is never stopped before it is done.
 - A commit of the SQL thread waits for a replica too where semi-sync is on: a server that follows has it off.
+- A commit that waits for room on a full disk has half of itself in the binlog, and the rest is never written when its
+  session is killed: the server then counts a transaction that it has not, and can follow nobody. What ends it without
+  a trace is the end of the processes; the next start leaves the half out.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from pymysql.cursors import DictCursor
 
 from orchestrator.node.replication.facts import Replica, ServerFacts, behind_by, holds
 from orchestrator.node.replication.server import CALL_TIMEOUT_S, NotInTime, ServerAway
-from orchestrator.node.replication.sql import MARIADB, Statements
+from orchestrator.node.replication.sql import MARIADB, objection_to
 from orchestrator.settings import DatabaseSettings, SettingsError, read_secret
 
 _READ_TIMEOUT_S = 1.5
@@ -34,7 +37,6 @@ _KILL_AGAIN_S = 0.02
 _LOOK_AGAIN_S = 0.2
 _RECEIVED_AGAIN_S = 0.05
 _LEAST_S = 0.02
-_WRONG_PASSWORD = 1045
 
 Row = Mapping[str, Any]
 
@@ -82,7 +84,7 @@ class _Link:
     """One connection to a server. Closed by its first error that is not the server's answer."""
 
     def __init__(self, deadline: _Deadline, **where: Any) -> None:
-        """Connect; raises `ServerAway`, or `NotInTime` with the server's sentence when it refuses us."""
+        """Connect; raises `ServerAway`, also where it is no MariaDB, or `NotInTime` with the server's own refusal."""
         self._socket = str(where.get("unix_socket", ""))
         self._connection: pymysql.Connection[DictCursor] | None = None
         with _translated():
@@ -95,6 +97,10 @@ class _Link:
                 write_timeout=deadline.left_s,
             )
             self.session: int = self._connection.thread_id()  # type: ignore[no-untyped-call]
+        objection = objection_to(self._connection.get_server_info())  # type: ignore[no-untyped-call]
+        if objection:
+            self.close()
+            raise ServerAway(objection)
         if self._socket:
             _sessions.add(self._socket, self.session)
 
@@ -144,9 +150,9 @@ def _translated() -> Iterator[None]:
 class MariaDbServer:
     """The real `Server`."""
 
-    def __init__(self, settings: DatabaseSettings, statements: Statements = MARIADB) -> None:
+    def __init__(self, settings: DatabaseSettings) -> None:
         self._settings = settings
-        self._sql = statements
+        self._sql = MARIADB
         self._link: _Link | None = None
         self._proven: str | None = None
 
@@ -233,7 +239,10 @@ class MariaDbServer:
         """End all sessions of clients. Those of this process stay where they only wait for something to do."""
         ours = _sessions.on(str(self._settings.socket))
         link = self._connected(deadline)
-        for row in self._run(deadline, self._sql.sessions):
+        rows = self._run(deadline, self._sql.sessions)
+        if any(row["STATE"] == self._sql.waits_for_room for row in rows):
+            raise NotInTime("a commit waits for room on a full disk: only the end of the server undoes it whole")
+        for row in rows:
             session = int(row["ID"])
             idle_and_ours = session in ours and row["COMMAND"] == "Sleep"
             if session in (link.session, spare) or idle_and_ours or row["USER"] == self._settings.replication_user:
@@ -266,7 +275,7 @@ class MariaDbServer:
             self._run(deadline, self._sql.stop)
             self._run(deadline, self._sql.forget_relay_log)
             self._replicate_from(address, deadline)
-        elif replica.errno == _WRONG_PASSWORD or not self._is_source(rows[0], address):
+        elif replica.password_refused or not self._is_source(rows[0], address):
             # Both threads are stopped for the change, and that ends what was received but not yet applied.
             if replica.applies:
                 self._drain(deadline)

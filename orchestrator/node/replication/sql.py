@@ -1,14 +1,18 @@
 """Every statement that is sent to a database server, in one table per product; no I/O.
 
-In: nothing. Out: `Statements`. `%s` is a value, filled in by the driver. `MARIADB` is MariaDB 10.11 and newer. MySQL 8
-would be a table beside it, and its own reading of rows and positions in `mariadb` and `facts`: its GTIDs are sets.
-Must hold all SQL of the guard: whoever checks what it does to a server reads this file.
+In: what a server greets with. Out: `Statements`, or why they are not for it. `%s` is a value, filled in
+by the driver. Must hold all SQL of the guard: whoever checks what it does to a server reads this file.
+
+There is one table, MariaDB's. What MySQL 8 and newer would need is more than another one (docs/architecture.md, "Why
+not MySQL"), so its servers are refused by name instead of being told what they take for something else.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+OLDEST_MARIADB = (10, 11)
 SEMI_SYNC_TIMEOUT_MS = 315_360_000_000
 """Ten years: commits wait until the guard decides; it is never the server that gives up waiting."""
 CONNECT_RETRY_S = 1
@@ -34,7 +38,9 @@ class Statements:
     """Rows (Variable_name, Value) of `READ_STATUS`."""
     replica_status: str
     sessions: str
-    """Rows (ID, USER, COMMAND) of all sessions that are not the server's own and not a replica's."""
+    """Rows (ID, USER, COMMAND, STATE) of all sessions that are not the server's own and not a replica's."""
+    waits_for_room: str
+    """STATE of a session whose write has found no room on the disk and is tried again until there is some."""
     end_session: str
     read_only_on: str
     read_only_off: str
@@ -71,8 +77,9 @@ MARIADB = Statements(
     " @@global.rpl_semi_sync_slave_enabled AS semi_sync_replica",
     status=f"SHOW GLOBAL STATUS WHERE Variable_name IN ({_STATUS_NAMES})",
     replica_status="SHOW SLAVE STATUS",
-    sessions="SELECT ID, USER, COMMAND FROM information_schema.PROCESSLIST WHERE USER NOT IN ('system user',"
+    sessions="SELECT ID, USER, COMMAND, STATE FROM information_schema.PROCESSLIST WHERE USER NOT IN ('system user',"
     " 'event_scheduler') AND COMMAND NOT IN ('Binlog Dump', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker')",
+    waits_for_room="Waiting for someone to free space",
     end_session="KILL HARD CONNECTION %s",
     read_only_on="SET GLOBAL read_only = ON",
     read_only_off="SET GLOBAL read_only = OFF",
@@ -108,3 +115,17 @@ MARIADB = Statements(
     ),
     heartbeat_write="REPLACE INTO orch.heartbeat (id, at, server_id) VALUES (1, UTC_TIMESTAMP(6), @@global.server_id)",
 )
+
+
+def objection_to(version: str) -> str:
+    """Return why `MARIADB` is not for a server that greets with `version`, as a sentence; empty where it is.
+
+    It greets with "10.11.19-MariaDB-0+deb12u1", some with 5.5.5- before it, for clients that know no other first digit.
+    """
+    number = re.match(r"(?:5\.5\.5-)?(\d+)\.(\d+)", version)
+    if number is None or "MariaDB" not in version:
+        return f"the database server is no MariaDB ({version}), and orch replicates no other product"
+    if (int(number[1]), int(number[2])) < OLDEST_MARIADB:
+        oldest = ".".join(map(str, OLDEST_MARIADB))
+        return f"the database server is MariaDB {number[1]}.{number[2]}, and orch needs {oldest} or newer"
+    return ""

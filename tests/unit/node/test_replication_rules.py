@@ -12,7 +12,7 @@ from orchestrator.domain.policy import CheckPolicy, ReplicationPolicy, ServicePo
 from orchestrator.domain.records import LockValue, MoveKind, Sync
 from orchestrator.domain.view import LockView
 from orchestrator.node import duties as do
-from orchestrator.node.case import EMPTY_MEMORY, MUTE_S, Memory
+from orchestrator.node.case import EMPTY_MEMORY, FULL_S, MUTE_S, Memory
 from orchestrator.node.duty import Plan, duties
 from orchestrator.node.replication.facts import Replica, ServerFacts, no_answer
 from orchestrator.node.replication.rules import TRY_AGAIN_S
@@ -479,3 +479,39 @@ def test_what_the_server_does_is_in_the_words_of_the_unit_check() -> None:
     plan = plan_of(at_work())
     (push,) = [duty for duty in plan.duties if isinstance(duty, do.PushUnit)]
     assert push.output.endswith("PID 123; it takes writes, each acknowledged by the standby")
+
+
+FULL = "the disk that holds /var/lib/mysql is full"
+
+
+def test_a_primary_on_a_full_disk_fails_where_another_copy_is_whole() -> None:
+    at = at_work(data=data(replace(PRIMARY, full=FULL)))
+    first = plan_of(at)
+    assert pushed(first) == [], "a query may need the room for a moment"
+    (push,) = pushed(plan_of(at, first.memory, NOW + FULL_S))
+    assert push.reason == f"mariadb runs and can write nothing more: {FULL}."
+    assert FULL in push.output
+
+
+@pytest.mark.parametrize("sync", [HERE_ALONE, None])
+def test_a_primary_on_a_full_disk_that_nobody_could_replace_stays_and_says_so(sync: Sync | None) -> None:
+    at = at_work(data=data(replace(ALONE, full=FULL), sync))
+    now = plan_of(at, plan_of(at).memory, NOW + FULL_S)
+    assert pushed(now) == []
+    (push,) = [duty for duty in now.duties if isinstance(duty, do.PushUnit)]
+    assert (push.status, FULL in push.output) == ("passing", True)
+
+
+@pytest.mark.parametrize("facts", [COPY, no_answer(NOW, "no answer within 2 s")])
+def test_a_copy_on_a_full_disk_fails_whether_its_server_answers_or_not(facts: ServerFacts) -> None:
+    at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(replace(facts, full=FULL)))
+    (push,) = pushed(plan_of(at, plan_of(at).memory, NOW + FULL_S))
+    assert push.reason == f"mariadb runs and can write nothing more: {FULL}."
+
+
+def test_a_copy_that_is_refused_by_its_source_or_has_a_corrupt_relay_log_says_so() -> None:
+    for errno, words in ((1045, "is refused there"), (1594, "cannot read what it has received")):
+        facts = replace(COPY, replica=replace(COPY.replica, errno=errno, error="its sentence"))
+        at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(facts))
+        (push,) = [duty for duty in plan_of(at).duties if isinstance(duty, do.PushUnit)]
+        assert f"it is a copy of 10.0.0.22 and {words}" in push.output

@@ -18,7 +18,10 @@ class Attended:
     def __init__(self) -> None:
         self.server = ToldServer()
         self.posted: list[DataReading] = []
-        self.attendant = Attendant("database", lambda: self.server, self.posted.append, clock=lambda: 7.0)
+        self.full = ""
+        self.attendant = Attendant(
+            "database", lambda: self.server, lambda: self.full, self.posted.append, clock=lambda: 7.0
+        )
 
     def turn(self) -> list[DataReading]:
         """One turn; returns what it posted."""
@@ -84,6 +87,15 @@ def test_a_server_that_is_away_is_told_as_no_answer(attended: Attended) -> None:
     assert (reading.facts.answers, reading.facts.problem, reading.facts.at) == (False, "it does not answer", 7.0)
 
 
+def test_a_disk_that_is_full_is_told_once_whether_the_server_answers_or_not(attended: Attended) -> None:
+    attended.turn()
+    attended.full = "the disk is full"
+    assert [(each.facts.answers, each.facts.full) for each in attended.turn()] == [(True, "the disk is full")]
+    assert attended.turn() == []
+    attended.server.trouble["read"] = ServerAway("it hangs")
+    assert [(each.facts.answers, each.facts.full) for each in attended.turn()] == [(False, "the disk is full")]
+
+
 def test_a_bug_in_an_action_ends_neither_the_thread_nor_the_readings(
     attended: Attended, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,7 +109,7 @@ def test_a_bug_in_an_action_ends_neither_the_thread_nor_the_readings(
 
 def test_the_thread_does_an_action_at_once_and_ends_when_told() -> None:
     server, done = ToldServer(), threading.Event()
-    attendant = Attendant("database", lambda: server, lambda reading: done.set() if reading.did else None)
+    attendant = Attendant("database", lambda: server, str, lambda reading: done.set() if reading.did else None)
     attendant.start()
     attendant.do("opening", lambda its: its.open_writes())
     assert done.wait(10.0)

@@ -43,5 +43,19 @@ def test_only_a_copy_that_can_never_follow_needs_a_clone() -> None:
     assert not replica(0).needs_clone
 
 
+@pytest.mark.parametrize(
+    ("errno", "said"),
+    [
+        (1045, "is refused there, because of its account or password: X"),
+        (1594, "cannot read what it has received, which is fetched again: X"),
+        (1950, "can never follow it again and must be replaced: X"),
+        (1114, "has stopped: X"),
+    ],
+)
+def test_each_error_of_a_copy_has_its_sentence(errno: int, said: str) -> None:
+    assert replica(errno, "X").trouble == said
+    assert replica(0).trouble == ""
+
+
 def test_a_relay_log_that_cannot_be_read_is_no_reason_for_a_clone() -> None:
     assert (replica(1594).relay_log_corrupt, replica(1594).needs_clone) == (True, False)
