@@ -5,22 +5,23 @@ could not be found out is raised, not returned. What the library has no argument
 layer, in `_call`. Not thread-safe: one instance per thread.
 
 What this module does about the library, each seen in its source:
-- CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN override the arguments: address and token are set again after construction.
-- requests honours HTTP_PROXY and ~/.netrc: switched off, the agent is on this machine.
-- python-consul2 has no timeout, py-consul one of its own: `_Transport` sets ours on every request.
-- its answers hide the response headers: `_Transport` keeps whether the agent knows a leader.
+- CONSUL_HTTP_ADDR and CONSUL_HTTP_TOKEN override the arguments: `_Agent` and the token are set after construction.
+- its own HTTP client, requests, costs twice the processor time of the standard library's, honours HTTP_PROXY and
+  ~/.netrc, and has no timeout (python-consul2) or one of its own (py-consul): `_Agent` is the client instead.
+- its answers hide the response headers: `_Agent` keeps whether the agent knows a leader.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import select
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from http.client import HTTPConnection, HTTPException
+from typing import Any, NamedTuple, TypeVar
 
 import consul
-import requests
-from requests.adapters import HTTPAdapter
+import consul.base
 
 from orchestrator.domain import keys
 from orchestrator.store.port import (
@@ -82,20 +83,79 @@ _UNKNOWN_BY_SUBSTRING = ("No cluster leader", "rpc error", "i/o timeout", "conne
 _REFUSALS = frozenset({"BadRequest", "ACLDisabled", "ACLPermissionDenied", "NotFound", "ClientError"})
 
 
-class _Transport(HTTPAdapter):
-    """Sends each request with the timeout that was set for it and remembers what the answer's headers said."""
+class _Answer(NamedTuple):
+    """What the library's callbacks read."""
 
-    def __init__(self) -> None:
-        super().__init__(pool_connections=1, pool_maxsize=1)
+    code: int
+    headers: Mapping[str, str]
+    body: str
+
+
+class _Agent(consul.base.HTTPClient):  # type: ignore[misc]
+    """The library's way to the agent: one connection that is kept, and the timeout that was set for the request."""
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(host, port)
+        self.base_uri = ""
         self.timeout_s = CONNECT_TIMEOUT_S
         self.leader_known = True
+        self._connection = HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
 
-    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]
-        """Send with our own timeout, whatever the library asked for."""
-        options["timeout"] = (CONNECT_TIMEOUT_S, self.timeout_s)
-        response = super().send(request, **options)
-        self.leader_known = response.headers.get("X-Consul-KnownLeader", "true") == "true"
-        return response
+    def get(self, callback: Callable[[_Answer], T], path: str, params: Any = None, headers: Any = None) -> T:
+        """Send a GET."""
+        return callback(self._send("GET", self.uri(path, params), None, headers))
+
+    def put(
+        self, callback: Callable[[_Answer], T], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> T:
+        """Send a PUT."""
+        return callback(self._send("PUT", self.uri(path, params), data, headers))
+
+    def delete(
+        self, callback: Callable[[_Answer], T], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> T:
+        """Send a DELETE."""
+        return callback(self._send("DELETE", self.uri(path, params), data, headers))
+
+    def post(
+        self, callback: Callable[[_Answer], T], path: str, params: Any = None, data: Any = "", headers: Any = None
+    ) -> T:
+        """Send a POST."""
+        return callback(self._send("POST", self.uri(path, params), data, headers))
+
+    def close(self) -> None:
+        """Close the connection; the next request opens another."""
+        self._connection.close()
+
+    def _send(self, verb: str, uri: str, data: str | bytes | None, headers: Mapping[str, str] | None) -> _Answer:
+        """Raises `OSError` or `HTTPException`; then the connection is closed, so that no late answer is taken for
+        the next one's."""
+        body = data.encode() if isinstance(data, str) else data
+        try:
+            self._connected().settimeout(self.timeout_s)
+            self._connection.request(verb, uri, body, headers or {})
+            response = self._connection.getresponse()
+            text = response.read().decode()
+        except BaseException:
+            self.close()
+            raise
+        self.leader_known = response.getheader("X-Consul-KnownLeader", "true") == "true"
+        return _Answer(response.status, dict(response.getheaders()), text)
+
+    def _connected(self) -> Any:
+        """Return the connection's socket. One that the agent closed meanwhile (it was restarted) is replaced."""
+        if self._connection.sock is not None and _is_readable(self._connection.sock):
+            self.close()
+        if self._connection.sock is None:
+            self._connection.connect()
+        return self._connection.sock
+
+
+def _is_readable(sock: Any) -> bool:
+    """Say whether there is something to read, the end included; nothing is under way."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class ConsulPort:
@@ -126,11 +186,7 @@ class ConsulPort:
         except consul.ConsulException as error:
             raise Refused(f"the environment of this process misleads the Consul library: {error}") from None
         self._consul.token = token
-        self._consul.http.base_uri = f"http://{host}:{port}"
-        self._transport = _Transport()
-        self._http_session: requests.Session = self._consul.http.session
-        self._http_session.trust_env = False
-        self._http_session.mount("http://", self._transport)
+        self._agent = self._consul.http = _Agent(host, port)
         self._headers = {"X-Consul-Token": token} if token else {}
         self._timeout_s = timeout_s
         self._stale_reads = stale_reads
@@ -138,7 +194,7 @@ class ConsulPort:
 
     def close(self) -> None:
         """Close the connection to the agent."""
-        self._http_session.close()
+        self._agent.close()
 
     # -- KV -------------------------------------------------------------------------------------------------
 
@@ -188,7 +244,7 @@ class ConsulPort:
         return at, tuple(sorted((_check(entry) for entry in found or ()), key=lambda c: (c.node, c.check_id)))
 
     def _checks_stale(self, extra: dict[str, Any]) -> tuple[Any, Any]:
-        answer = self._consul.http.get(
+        answer = self._agent.get(
             _as_it_is, path="/v1/health/state/any", params=[*extra.items(), ("stale", "1")], headers=self._headers
         )
         _raise_for(answer.code, answer.body)
@@ -322,17 +378,17 @@ class ConsulPort:
     def _read(self, wait_s: float, ask: Callable[[], tuple[Any, Any]]) -> tuple[int, Any]:
         """Ask for an indexed answer, waiting up to `wait_s` (0: not blocking)."""
         at, found = self._ask(ask, wait_s)
-        if self._stale_reads and not self._transport.leader_known:
+        if self._stale_reads and not self._agent.leader_known:
             raise Unknown("the local Consul agent knows no leader, its copy may be old")
         return int(at or 0), found
 
     def _ask(self, ask: Callable[[], T], wait_s: float = 0.0) -> T:
         """Call the library with a timeout that fits, and turn what it raises into `Unknown` or `Refused`."""
         blocking_s = wait_s + wait_s / 16 + BLOCKING_MARGIN_S if wait_s else self._timeout_s
-        self._transport.timeout_s = blocking_s
+        self._agent.timeout_s = blocking_s
         try:
             return ask()
-        except requests.RequestException as error:
+        except (OSError, HTTPException) as error:
             raise Unknown(f"Consul did not answer: {_short(error)}") from None
         except consul.ConsulException as error:
             kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -350,7 +406,7 @@ class ConsulPort:
         accept: tuple[int, ...] = (200,),
     ) -> tuple[int, str]:
         """Send what the library has no method for through its HTTP layer; returns status and body."""
-        send = getattr(self._consul.http, verb)
+        send = getattr(self._agent, verb)
         data = "" if body is None else json.dumps(body)
         response = self._ask(lambda: send(_as_it_is, path=path, params=params, data=data, headers=self._headers))
         _raise_for(response.code, response.body, accept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
+from orchestrator.node.replication.attendant import Attendant, DataReading
 from orchestrator.node.replication.facts import ServerFacts, holds
 from orchestrator.node.replication.mariadb import MariaDbServer
 from orchestrator.node.replication.server import NotInTime, ServerAway
@@ -317,6 +319,16 @@ def test_a_server_that_was_restarted_is_asked_again_without_a_failure(pair: Pair
     pair.a.stop()
     pair.a.start()
     assert pair.guard_a.read().answers, "the broken connection was replaced unseen"
+
+
+def test_a_server_that_dies_is_noticed_without_being_asked(pair: Pair) -> None:
+    posted: queue.SimpleQueue[DataReading] = queue.SimpleQueue()
+    attendant = Attendant("database", lambda: MariaDbServer(pair.a.settings), posted.put, read_every_s=3600.0)
+    attendant.start()
+    assert posted.get(timeout=WAIT_S).facts.answers
+    pair.a.kill()
+    assert not posted.get(timeout=WAIT_S).facts.answers
+    attendant.stop()
 
 
 def test_a_standby_whose_source_hangs_is_promoted_without_waiting_for_it(pair: Pair) -> None:

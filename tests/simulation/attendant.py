@@ -10,8 +10,9 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.node.replication.attendant import READ_EVERY_S
 from orchestrator.node.replication.facts import ServerFacts
-from orchestrator.node.replication.lease import CLOSE_WITHIN_S, Lease
+from orchestrator.node.replication.lease import ASK_AGAIN, CLOSE_WITHIN_S, TIMEOUT, Lease
 from orchestrator.node.replication.server import CALL_TIMEOUT_S, NotInTime, Server, ServerAway
 from orchestrator.store.port import Port
 from tests.simulation.database import RELAY_LOG, Database, length_of
@@ -19,10 +20,8 @@ from tests.simulation.database import RELAY_LOG, Database, length_of
 if TYPE_CHECKING:
     from tests.simulation.daemons import GuardDaemon
 
-READ_EVERY_S = 0.25
 STATEMENT_S = (0.005, 0.06)
 SLOW_STATEMENT_S = (0.06, 0.3)
-CONFIRMS_PER_LEASE = 4
 POLL_S = 0.05
 
 Steps = Generator[float, None, None]
@@ -231,6 +230,7 @@ class Attendant:
         self._lease_turn = 0
         self._doing = ""
         self._told: object = None
+        database.tell_end = lambda: guard.later(self._engine.between(0.0, 0.005), self._look)
         guard.later(self._engine.between(0.01, READ_EVERY_S), self._read)
 
     # -- `Attending` --------------------------------------------------------------------------------------------------
@@ -267,12 +267,14 @@ class Attendant:
     def _confirm(self, turn: int) -> None:
         if turn != self._lease_turn or self.lease.armed is None:
             return
-        # A slow answer comes too late for the timeout of lease_s / 2.
-        if not (self._guard.world.slow and self._engine.chance(0.5)):
-            self.lease.confirm(self._port)
+        # A slow answer comes too late for the timeout.
+        if self._guard.world.slow and self._engine.chance(0.5):
+            again_s = self._lease_s * (TIMEOUT + ASK_AGAIN)
+        else:
+            again_s = self.lease.confirm(self._port)
             if self.lease.armed is not None and self.lease.armed.lost:
                 self._guard.later(self._engine.between(0.0, 0.01), lambda: self._watch(turn, again=False))
-        self._guard.later(self._lease_s / CONFIRMS_PER_LEASE, lambda: self._confirm(turn))
+        self._guard.later(again_s, lambda: self._confirm(turn))
 
     def _watch(self, turn: int, *, again: bool = True) -> None:
         if turn != self._lease_turn:
@@ -327,15 +329,20 @@ class Attendant:
     # -- readings -----------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._guard.later(READ_EVERY_S, self._read)
+        is_same = self._look()
+        self._guard.later(READ_EVERY_S * (2 if is_same else 1), self._read)
+
+    def _look(self) -> bool:
+        """Read the server once; say whether it answers what it answered before."""
         if self._doing:
-            return
+            return False
         facts = self.asked.facts()
         if self._words(facts) != self._told:
             self._guard.later(self._engine.between(0.001, 0.01), lambda: self._post(facts))
-        else:
-            # Nothing that any rule decides by: no need to go round for it.
-            self._guard.knowledge.take_facts(self._service, facts)
+            return False
+        # Nothing that any rule decides by: no need to go round for it.
+        self._guard.knowledge.take_facts(self._service, facts)
+        return facts.answers
 
     def _post(self, facts: ServerFacts) -> None:
         if not self._doing:

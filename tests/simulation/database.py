@@ -85,6 +85,8 @@ class Database(Process):
         self.went_on_at = float("-inf")
         """When it was last let go on after a SIGSTOP."""
         self.connections = 0
+        self.tell_end: Call = lambda: None
+        """Its end ends the connection of the guard's attendant, which sees it at once."""
         self._forget()
         unit.server = self
 
@@ -128,6 +130,7 @@ class Database(Process):
         self._part()
         self._forget()
         self.stalled = []
+        self.tell_end()
 
     @property
     def hung(self) -> bool:

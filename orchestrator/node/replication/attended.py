@@ -19,7 +19,7 @@ from orchestrator.node.duties import CloseWrites
 from orchestrator.node.knowledge import Knowledge
 from orchestrator.node.replication.attendant import Action, Attendant, DataReading
 from orchestrator.node.replication.disk import full_disk
-from orchestrator.node.replication.lease import Lease
+from orchestrator.node.replication.lease import TIMEOUT, Lease
 from orchestrator.node.replication.mariadb import MariaDbServer
 from orchestrator.node.replication.server import Server
 from orchestrator.node.situation import DataState
@@ -49,7 +49,7 @@ class Attended:
         open_port: Callable[[], Port],
         post: Callable[[DataReading | LeaseEnded], None],
     ) -> None:
-        """`open_port` opens one with consistent reads and a timeout of lease_s / 2; `post` must not block."""
+        """`open_port` opens one with consistent reads, in time for a `Lease`; `post` must not block."""
 
         def open_server() -> Server:
             return MariaDbServer(settings)
@@ -129,7 +129,7 @@ class Servers:
         if running is not None:
             running.stop()
             self._knowledge.lease(name, False)
-        port = partial(self._open_port, lease_s / 2)
+        port = partial(self._open_port, lease_s * TIMEOUT)
         self._attended[name] = Attended(name, service.unit, lease_s, settings, port, self._post)
         self._attended[name].start()
 

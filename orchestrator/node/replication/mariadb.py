@@ -109,6 +109,12 @@ class _Link:
         """Say whether it can be used, as far as is known."""
         return self._connection is not None
 
+    def fileno(self) -> int | None:
+        """See `Server.fileno`."""
+        # There is no public way to the socket of a connection; the driver forgets one that it closed by itself.
+        socket = vars(self._connection)["_sock"] if self._connection is not None else None
+        return None if socket is None else int(socket.fileno())
+
     def run(self, deadline: _Deadline, statement: str, *values: Any) -> list[Row]:
         """Run one statement and return its rows; raises `ServerAway`, or `NotInTime` with the server's sentence."""
         if self._connection is None:
@@ -155,6 +161,10 @@ class MariaDbServer:
         self._sql = MARIADB
         self._link: _Link | None = None
         self._proven: str | None = None
+
+    def fileno(self) -> int | None:
+        """See `Server.fileno`."""
+        return self._link.fileno() if self._link is not None else None
 
     def close(self) -> None:
         """See `Server.close`."""

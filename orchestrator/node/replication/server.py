@@ -76,5 +76,11 @@ class Server(Protocol):
         On any failure commits do not wait (again), and `NotInTime` says why. Afterwards `ServerFacts.proven` is it.
         """
 
+    def fileno(self) -> int | None:
+        """Return the descriptor that is readable once the server has ended the connection; None while there is none.
+
+        `read` then finds out what became of the server, and leaves nothing to be read there.
+        """
+
     def close(self) -> None:
         """Close the connections to the server."""

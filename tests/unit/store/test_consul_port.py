@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from orchestrator.store.consul_port import ConsulPort
+from orchestrator.store.port import Unknown
 
 
-class _NotingAgent(HTTPServer):
+class _NotingAgent(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Note)
         self.asked: list[str] = []
+        self.connections: list[socket.socket] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def close_connections(self) -> None:
+        """End all of them, as an agent that is restarted does."""
+        for each in self.connections:
+            each.shutdown(socket.SHUT_RDWR)
 
 
 class _Note(BaseHTTPRequestHandler):
     server: _NotingAgent
+    protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        """Take down that there is another connection."""
+        super().setup()
+        self.server.connections.append(self.connection)
 
     def do_GET(self) -> None:
         """Answer that there is no such key."""
         self.server.asked.append(self.path)
+        self.server.may_answer.wait(10.0)
         self.send_response(404)
         self.send_header("X-Consul-Index", "7")
         self.send_header("Content-Length", "0")
@@ -52,6 +69,28 @@ def test_a_read_of_kv_asks_for_the_consistency_of_the_port(
     port.close()
     (asked,) = noting_agent.asked
     assert {mode for mode in ("stale", "consistent") if f"{mode}=" in asked} == wanted
+
+
+def test_a_connection_is_kept_and_one_that_the_agent_closed_is_replaced(noting_agent: _NotingAgent) -> None:
+    port = ConsulPort(port=noting_agent.server_port)
+    port.kv_get("orch/x")
+    port.kv_get("orch/x")
+    assert len(noting_agent.connections) == 1
+    noting_agent.close_connections()
+    assert port.kv_get("orch/x") == (7, None)
+    assert len(noting_agent.connections) == 2
+    port.close()
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(noting_agent: _NotingAgent) -> None:
+    port = ConsulPort(port=noting_agent.server_port, timeout_s=0.05)
+    noting_agent.may_answer.clear()
+    with pytest.raises(Unknown, match="did not answer"):
+        port.kv_get("orch/late")
+    noting_agent.may_answer.set()
+    port.kv_get("orch/x")
+    assert len(noting_agent.connections) == 2
+    port.close()
 
 
 def test_a_port_is_not_stale_and_consistent_at_once() -> None:

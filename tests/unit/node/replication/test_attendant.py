@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import queue
+import socket
 import threading
 from dataclasses import replace
 
 import pytest
 
-from orchestrator.node.replication.attendant import POST_ANYWAY_S, Attendant, DataReading
+from orchestrator.node.replication.attendant import POST_ANYWAY_S, READ_EVERY_S, Attendant, DataReading
 from orchestrator.node.replication.server import NotInTime, Server, ServerAway
 from tests.unit.node.replication.told_server import ToldServer
 
@@ -44,6 +46,30 @@ def test_a_reading_is_posted_when_something_changed_or_it_is_time(attended: Atte
     assert [each.facts.waiting for each in attended.turn()] == [1]
     attended.server.facts = replace(facts, at=0.5 + POST_ANYWAY_S, waiting=1)
     assert len(attended.turn()) == 1
+
+
+def test_what_does_not_change_is_read_half_as_often_and_what_does_not_answer_is_not(attended: Attended) -> None:
+    facts = attended.server.facts
+    assert attended.attendant.attend(attended.server) == READ_EVERY_S
+    attended.server.facts = replace(facts, at=0.25)
+    assert attended.attendant.attend(attended.server) == 2 * READ_EVERY_S
+    attended.server.facts = replace(facts, at=0.75, position="0-1-7")
+    assert attended.attendant.attend(attended.server) == READ_EVERY_S
+    attended.server.trouble["read"] = ServerAway("it does not answer")
+    assert [attended.attendant.attend(attended.server) for _ in range(3)] == [READ_EVERY_S] * 3
+
+
+def test_a_server_that_ends_the_connection_is_read_at_once() -> None:
+    server, posted = ToldServer(), queue.SimpleQueue[DataReading]()
+    server.connection, far_end = socket.socketpair()
+    attendant = Attendant("database", lambda: server, str, posted.put, read_every_s=3600.0)
+    attendant.start()
+    assert posted.get(timeout=10.0).facts.answers
+    server.trouble["read"] = ServerAway("it is dead")
+    far_end.close()
+    assert posted.get(timeout=10.0).facts.problem == "it is dead"
+    server.connection = None
+    attendant.stop()
 
 
 def test_an_action_is_announced_done_and_followed_by_a_reading(attended: Attended) -> None:
@@ -109,7 +135,9 @@ def test_a_bug_in_an_action_ends_neither_the_thread_nor_the_readings(
 
 def test_the_thread_does_an_action_at_once_and_ends_when_told() -> None:
     server, done = ToldServer(), threading.Event()
-    attendant = Attendant("database", lambda: server, str, lambda reading: done.set() if reading.did else None)
+    attendant = Attendant(
+        "database", lambda: server, str, lambda reading: done.set() if reading.did else None, read_every_s=3600.0
+    )
     attendant.start()
     attendant.do("opening", lambda its: its.open_writes())
     assert done.wait(10.0)

@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from orchestrator.domain import keys
-from orchestrator.node.replication.lease import CLOSE_WITHIN_S, Lease, must_close
+from orchestrator.node.replication.lease import ASK_AGAIN, CLOSE_WITHIN_S, TIMEOUT, Lease, must_close
 from orchestrator.node.replication.server import NotInTime, ServerAway
 from orchestrator.node.systemd import SystemdAway
-from orchestrator.store.port import KvPair
+from orchestrator.store.port import KvPair, Unknown
 from tests.fakes.fake_consul import FakeConsul, FakePort
 from tests.unit.node.replication.told_server import ToldServer
 
@@ -96,6 +96,25 @@ def test_a_confirmation_counts_from_when_it_was_asked_for(primary: Primary) -> N
 
     primary.port.kv_get = slow  # type: ignore[method-assign]
     assert primary.turn() == pytest.approx(LEASE_S - 0.4)
+
+
+def test_one_question_that_is_lost_does_not_end_the_lease(primary: Primary) -> None:
+    """Asked as the thread asks, and answered as slowly as the lease has time for."""
+    primary.arm()
+    asked, lost = primary.port.kv_get, iter([False, True] * 10)
+
+    def slow(key: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, KvPair | None]:
+        primary.now += LEASE_S * (TIMEOUT if (is_lost := next(lost)) else ASK_AGAIN) - 0.001
+        assert primary.lease.watch(primary.server) is not None
+        if is_lost:
+            raise Unknown("no answer in time")
+        return asked(key, index=index, wait_s=wait_s)
+
+    primary.port.kv_get = slow  # type: ignore[method-assign]
+    for _ in range(20):
+        rest_s = primary.lease.confirm(primary.port)
+        primary.now += rest_s
+    assert (primary.server.told, primary.said) == ([], [])
 
 
 @pytest.mark.parametrize(("taken", "why"), [(True, "the role lock is another's"), (False, "the lock is free")])

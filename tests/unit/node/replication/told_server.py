@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from orchestrator.node.replication.facts import ServerFacts
 
 
@@ -12,6 +14,7 @@ class ToldServer:
         self.told: list[str] = []
         self.trouble: dict[str, Exception] = {}
         self.facts = ServerFacts(at=0.0, answers=True)
+        self.connection: socket.socket | None = None
 
     def _note(self, call: str, *values: object) -> None:
         self.told.append(" ".join(map(str, (call, *values))))
@@ -22,6 +25,9 @@ class ToldServer:
         if "read" in self.trouble:
             raise self.trouble["read"]
         return self.facts
+
+    def fileno(self) -> int | None:
+        return self.connection.fileno() if self.connection is not None else None
 
     def position_of(self, address: str) -> str:
         self._note("position_of", address)
