@@ -323,7 +323,7 @@ def test_a_server_that_was_restarted_is_asked_again_without_a_failure(pair: Pair
 
 def test_a_server_that_dies_is_noticed_without_being_asked(pair: Pair) -> None:
     posted: queue.SimpleQueue[DataReading] = queue.SimpleQueue()
-    attendant = Attendant("database", lambda: MariaDbServer(pair.a.settings), posted.put, read_every_s=3600.0)
+    attendant = Attendant("database", lambda: MariaDbServer(pair.a.settings), str, posted.put, read_every_s=3600.0)
     attendant.start()
     assert posted.get(timeout=WAIT_S).facts.answers
     pair.a.kill()
