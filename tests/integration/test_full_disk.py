@@ -10,8 +10,7 @@ import pytest
 
 from orchestrator.node.replication.disk import full_disk
 from orchestrator.node.replication.facts import ServerFacts
-from orchestrator.node.replication.mariadb import MariaDbServer
-from orchestrator.node.replication.server import NotInTime, ServerAway
+from orchestrator.node.replication.server import NotInTime
 from orchestrator.node.replication.sql import MARIADB
 from tests.integration.database_pair import CONNECTION_LOST, Commit, Pair, numbers, read_until
 from tests.integration.mariadb_server import Datadirs
@@ -87,7 +86,7 @@ def test_without_a_standby_on_a_full_disk_the_primary_goes_on_alone_and_nothing_
     disk.fill()
     hung, written = write_until(pair, lambda: pair.guard_a.read().waiting > 0)
     assert full_disk(disk.folder) == f"the disk that holds {disk.folder} is full"
-    wait_for(lambda: _hangs(pair.guard_b), "the standby's server hangs with its relay log")
+    # Whether its server answers meanwhile depends on which of its threads has met the full disk.
     # As the guard does, once it has recorded that nobody is in sync.
     pair.guard_a.wait_for_replica(False)
     assert hung.wait().acknowledged
@@ -98,11 +97,3 @@ def test_without_a_standby_on_a_full_disk_the_primary_goes_on_alone_and_nothing_
     pair.join()
     read_until(pair.guard_b, follows, "it follows")
     assert numbers(pair.b) == numbers(pair.a) == [1, *written, hung.number, 1000]
-
-
-def _hangs(server: MariaDbServer) -> bool:
-    try:
-        server.read()
-    except ServerAway as away:
-        return "timed out" in str(away)
-    return False
