@@ -182,7 +182,7 @@ def _begin(case: Case, cluster: ClusterPolicy, swap: Swap) -> Decision:
         f"{swap.joining} takes the place of {swap.leaving} in the cluster of {case.name}: {swap.reason}.",
         Put(keys.members(case.name), record, index_of(case.seen.members)),
         Put(keys.request(request.id), request, 0),
-        create(command.with_(leaves=swap.leaving)),
+        create(command.with_(leaves=swap.leaving, source=case.active)),
         request=request,
         vm=swap.joining,
     )

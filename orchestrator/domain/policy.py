@@ -155,7 +155,10 @@ class ClusterPolicy(_Frozen):
         default=None, description="the VM that takes the place of a member that stays away; null: none does"
     )
     replace_after_s: float | None = Field(
-        default=300.0, gt=0, le=86400, description="how long a member is away until the spare takes its place"
+        default=300.0,
+        gt=0,
+        le=86400,
+        description="how long a member is away until the spare takes its place; null: it never does",
     )
     change: str = Field(
         pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$", description="the play that has one VM join and another leave"

@@ -287,9 +287,10 @@ class Command(Record):
     enable_at_boot: bool = False
     unit: str = ""
     source: str | None = None
-    """The VM that a standby of a replicated service gets its data from: the active one."""
+    """The active VM, where the play needs it: a standby of a replicated service gets its data from there, a cluster's
+    queues have their leaders there."""
     clone: Literal["auto", "never"] | None = None
-    """With a source: whether a copy that can never follow it is replaced by a clone."""
+    """With a source of data: whether a copy that can never follow it is replaced by a clone."""
     leaves: str | None = None
     """The VM whose place in the cluster the target takes."""
     epoch: int
