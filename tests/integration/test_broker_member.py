@@ -257,7 +257,7 @@ def test_a_member_that_holds_the_only_copy_of_something_stays(cluster: Cluster, 
     third.stop()
     done = member(rabbit_spare, (first, second, rabbit_spare), "--within", "1", "--instead-of", third.node)
     assert done.returncode == 1
-    assert f"{third.node} stays a member: classic ({VHOST}) is nowhere else" in done.stderr
+    assert f"{third.node} stays a member: queue 'classic' in vhost '{VHOST}' is nowhere else" in done.stderr
     third.start()
     assert third.node in members(first)
     with third.connect() as connection:

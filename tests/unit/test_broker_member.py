@@ -43,7 +43,6 @@ class Broker:
 
     def has_queue(self, members: list[str], online: list[str], leader: str, messages: int = 0) -> None:
         queue = {"name": "q", "type": "quorum", "members": members, "online": online, "leader": leader}
-        queue |= {"durable": True, "pid": f"<{leader}.1.2.3>"}
         self.finds("me", "list_queues", [queue | {"messages": messages}])
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
@@ -157,8 +156,9 @@ def test_a_leader_that_cannot_come_is_told_and_no_failure(broker: Broker, answer
 LOST = "rabbit@database-server"
 
 
-def replaces_lost(broker: Broker, *more: str) -> subprocess.CompletedProcess[str]:
+def replaces_lost(broker: Broker, *more: str, alone: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run the script on messaging-server, which takes the place of database-server beside frontend-server."""
+    broker.finds("me", "eval", {"value": alone})
     return subprocess.run(
         [str(SCRIPT), "--within", "0", *more, "database-server", "messaging-server", "frontend-server"],
         env={**os.environ, "PATH": f"{broker.here}/bin:{os.environ['PATH']}"},
@@ -197,6 +197,14 @@ def test_nobody_leaves_while_a_queue_lacks_a_running_replica_elsewhere(broker: B
     assert done.returncode == 1
     assert f"{LOST} stays a member: q (orch) has no running replica on {ME}" in done.stderr
     assert not [line for line in broker.changes if line.startswith(("shrink", "forget", "stop_app"))]
+
+
+def test_nobody_leaves_who_alone_has_something_durable(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, LOST, away=(LOST,))
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    done = replaces_lost(broker, "--instead-of", alone=("queue 'old' in vhost 'orch'",))
+    assert (done.returncode, broker.changes) == (1, [])
+    assert f"{LOST} stays a member: queue 'old' in vhost 'orch' is nowhere else" in done.stderr
 
 
 def test_nobody_leaves_who_could_not_be_taken_out_of_a_queue(broker: Broker) -> None:
