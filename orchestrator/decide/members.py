@@ -239,8 +239,9 @@ def _ending(case: Case, kept: Kept[Request], state: RequestState, why: str) -> D
     joining, leaving = kept.value.target, kept.value.previous
     changes: list[Change] = [finished(case, kept, state, why)]
     record = readable(case.seen.members)
-    is_recorded = record is not None and (record.value.joining, record.value.leaving) == (joining, leaving)
-    if record is not None and is_recorded and state is RequestState.SUCCEEDED:
+    # Two that run (a leader that died, a record put there by hand) may end in one cycle: the later one counts.
+    is_done = state is RequestState.SUCCEEDED and kept is case.changes[-1]
+    if record is not None and is_done and (record.value.joining, record.value.leaving) == (joining, leaving):
         done = record.value.with_(joining=None, leaving=None, since=case.now)
         changes.append(Put(keys.members(case.name), done, record.index))
     sentence = f"That {joining} takes the place of {leaving} in the cluster of {case.name} {_ENDED[state]}: {why}."
