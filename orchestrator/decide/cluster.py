@@ -39,7 +39,17 @@ def membership_of(cluster: ClusterPolicy, seen: ServiceView) -> Membership | str
             f"{keys.members(seen.name)} names {', '.join(record.members)}, the policy {', '.join(cluster.members)}"
             + (f" and {cluster.spare} as the spare" if cluster.spare else " and no spare")
         )
-    return Membership(record.members, replaced[0] if replaced else None, record.joining, record.leaving)
+    change = (record.joining, record.leaving)
+    if change != (None, None) and not _is_change(change, record.members, (*cluster.members, cluster.spare)):
+        return f"{keys.members(seen.name)} has {record.joining} join and {record.leaving} leave, which cannot be"
+    return Membership(record.members, replaced[0] if replaced else None, *change)
+
+
+def _is_change(change: tuple[str | None, str | None], members: tuple[str, ...], known: tuple[str | None, ...]) -> bool:
+    """Say whether a member joins and one that is none any more leaves, the spare being one of the two."""
+    joining, leaving = change
+    is_swap = joining in members and leaving in known and leaving not in members
+    return is_swap and None not in change and known[-1] in change
 
 
 def obstacle_to_membership(name: str, service: ServicePolicy, seen: ServiceView, vm: str) -> str | None:

@@ -15,7 +15,7 @@ import pytest
 from tests.integration.rabbitmq_broker import VHOST, RabbitBroker
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "broker-member"
-WAIT_S = 60.0
+WAIT_S = 180.0
 PUBLISH_EVERY_S = 0.005
 QUORUM = {"x-queue-type": "quorum"}
 QUEUES = ("commands", "listings")

@@ -196,6 +196,8 @@ def test_with_the_spare_in_use_a_second_member_waits_for_one_to_return() -> None
         "{",
         Members(service=WEB, members=("home", "second", "elsewhere"), since=START, reason="by hand"),
         Members(service=WEB, members=("home", "spare"), since=START, reason="by hand"),
+        Members(service=WEB, members=MEMBERS, joining="third", leaving="third", since=START, reason="by hand"),
+        Members(service=WEB, members=MEMBERS, joining="third", since=START, reason="by hand"),
     ],
 )
 def test_a_record_that_cannot_be_read_or_contradicts_the_policy_has_nobody_replaced(record: Members | str) -> None:
