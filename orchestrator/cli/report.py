@@ -128,29 +128,30 @@ def _cluster(seen: ServiceView, policy: Policy) -> Report | None:
     """Return the members of the service's cluster, and whom the spare replaces; None where it has no cluster.
 
     `members` is null where nobody can tell, because of `problem`. A broker that is not registered is `absent`.
+    `healthy`: the members are those of the policy, and each is healthy.
     """
     cluster = policy.services[seen.name].cluster
     if cluster is None:
         return None
     found = membership_of(cluster, seen)
-    if isinstance(found, str):
-        return {"members": None, "spare": cluster.spare, "replaced": None, "joining": None, "problem": found}
-    states = {vm: seen.brokers[vm].state.value if vm in seen.brokers else "absent" for vm in found.members}
-    return {
-        "members": states,
+    report: Report = {
+        "members": None,
         "spare": cluster.spare,
+        "replaced": None,
+        "joining": None,
+        "healthy": False,
+        "problem": found if isinstance(found, str) else None,
+    }
+    if isinstance(found, str):
+        return report
+    states = {vm: seen.brokers[vm].state.value if vm in seen.brokers else "absent" for vm in found.members}
+    in_place = found.replaced is None and found.joining is None
+    return report | {
+        "members": states,
         "replaced": found.replaced,
         "joining": found.joining,
-        "problem": None,
+        "healthy": in_place and set(states.values()) == {"healthy"},
     }
-
-
-def _is_whole(cluster: Report | None) -> bool:
-    if cluster is None:
-        return True
-    states = cluster["members"] or {}
-    in_place = cluster["replaced"] is None and cluster["joining"] is None
-    return in_place and bool(states) and set(states.values()) == {"healthy"}
 
 
 def _standbys_missing(name: str, fleet: Fleet) -> list[str]:
@@ -176,7 +177,7 @@ def _is_served(seen: ServiceView, active: str, epoch: int) -> bool:
 
 def _is_healthy(services: Mapping[str, Report], vms: Mapping[str, Report]) -> bool:
     home = all(s["healthy"] and s["active"] == s["designated"] and not s["hold_until"] for s in services.values())
-    whole = all(_is_whole(s["cluster"]) and not s["standbys_missing"] for s in services.values())
+    whole = not any(s["standbys_missing"] or (s["cluster"] and not s["cluster"]["healthy"]) for s in services.values())
     return home and whole and all(vm["reach"] == "up" and all(vm["daemons"].values()) for vm in vms.values())
 
 

@@ -134,6 +134,7 @@ def test_the_members_of_a_cluster_are_shown_and_each_must_be_well(world: World) 
         "spare": "database-server",
         "replaced": None,
         "joining": None,
+        "healthy": True,
         "problem": None,
     }
     assert "healthy, messaging-server healthy; spare: database-server\n" in world.orch("status").stdout
