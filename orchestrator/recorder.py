@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -58,8 +58,10 @@ class Inputs:
 def encoded_memory(memory: Memory) -> dict[str, Any]:
     """Return the memory as JSON can hold it."""
     return {
-        "healthy_since": [[service, vm, since] for (service, vm), since in sorted(memory.healthy_since.items())],
-        "lacking_since": [[service, vm, since] for (service, vm), since in sorted(memory.lacking_since.items())],
+        "healthy_since": _rows(memory.healthy_since),
+        "lacking_since": _rows(memory.lacking_since),
+        "away_since": _rows(memory.away_since),
+        "back_since": _rows(memory.back_since),
         "unready_since": dict(memory.unready_since),
         "last_good": {name: json.loads(good.to_json()) for name, good in sorted(memory.last_good.items())},
         "announced": sorted(memory.announced),
@@ -71,13 +73,23 @@ def encoded_memory(memory: Memory) -> dict[str, Any]:
 def decoded_memory(fields: dict[str, Any]) -> Memory:
     """Return the memory that the fields hold; raises ValueError, KeyError or TypeError when they hold none."""
     return Memory(
-        healthy_since=MappingProxyType({(row[0], row[1]): float(row[2]) for row in fields["healthy_since"]}),
-        lacking_since=MappingProxyType({(row[0], row[1]): float(row[2]) for row in fields.get("lacking_since", ())}),
+        healthy_since=_by_place(fields["healthy_since"]),
+        lacking_since=_by_place(fields.get("lacking_since", ())),
+        away_since=_by_place(fields.get("away_since", ())),
+        back_since=_by_place(fields.get("back_since", ())),
         unready_since=_times(fields.get("unready_since", {})),
         last_good=MappingProxyType({k: Assignment.model_validate(v) for k, v in fields["last_good"].items()}),
         announced=frozenset(fields["announced"]),
         reached=Reached(_times(fields.get("down_since", {})), _times(fields.get("returned_at", {}))),
     )
+
+
+def _rows(times: Mapping[tuple[str, str], float]) -> list[list[Any]]:
+    return [[service, vm, since] for (service, vm), since in sorted(times.items())]
+
+
+def _by_place(rows: Iterable[Sequence[Any]]) -> Mapping[tuple[str, str], float]:
+    return MappingProxyType({(row[0], row[1]): float(row[2]) for row in rows})
 
 
 def _times(fields: dict[str, Any]) -> Mapping[str, float]:

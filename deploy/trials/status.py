@@ -92,6 +92,9 @@ def unsettled(status: Mapping[str, Any]) -> list[str]:
             told = {key: service[key] for key in kept}
             found.append(f"{name} is not served as it should be: {told}")
         found += [f"{name} has no healthy standby on {vm}" for vm in service["standbys_missing"]]
+        cluster = service.get("cluster")
+        if cluster and not cluster["healthy"]:
+            found.append(f"the cluster of {name} is not as it should be: {cluster}")
         if _has_leftovers(service):
             found.append(f"{name} still runs beside its active: {service['instances']}")
     for name, vm in status["vms"].items():

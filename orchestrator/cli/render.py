@@ -84,7 +84,7 @@ def status(report: Report) -> RenderableType:
     """Return the whole of `orch status`."""
     parts: list[RenderableType] = [_headline(report)]
     if report["services"]:
-        parts += [Text(), _services(report)]
+        parts += [Text(), _services(report), *_clusters(report)]
     if report["vms"]:
         parts += [Text(), _vms(report)]
     if report["moves"]:
@@ -140,6 +140,27 @@ def _other_instances(row: Report, active: str) -> Text:
             if row["whole_copies"] is not None:
                 whole = vm in row["whole_copies"]
                 line.append(", in sync" if whole else ", NOT in sync", style="" if whole else "bold yellow")
+    return line
+
+
+def _clusters(report: Report) -> list[RenderableType]:
+    """One line for each service that is a cluster: its members, whoever is active."""
+    found = {name: row["cluster"] for name, row in report["services"].items() if row["cluster"]}
+    return [Text(), *(_members(name, cluster) for name, cluster in found.items())] if found else []
+
+
+def _members(name: str, cluster: Report) -> Text:
+    line = Text(f"members of {name}: ", style="bold")
+    if cluster["members"] is None:
+        return line.append(f"nobody can tell: {cluster['problem']}", "bold red")
+    for n, (vm, state) in enumerate(cluster["members"].items()):
+        line.append(f"{', ' if n else ''}{vm} ", "default").append(stated(state))
+        if vm == cluster["joining"]:
+            line.append(", joining", "yellow")
+        if vm == cluster["spare"]:
+            line.append(f" (the spare, in the place of {cluster['replaced']})", "yellow")
+    if cluster["spare"] and cluster["spare"] not in cluster["members"]:
+        line.append(f"; spare: {cluster['spare']}", "default")
     return line
 
 

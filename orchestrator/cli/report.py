@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.decide.case import Case, reachable_vms
+from orchestrator.decide.cluster import membership_of
 from orchestrator.decide.standbys import missing_standbys
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Delete, Diagnosis, Outcome, Unchanged
@@ -64,8 +65,8 @@ def status(fleet: Fleet, outcome: Outcome) -> Report:
 
     `healthy` means: every service is served where it is designated, by the holder of its lock, with the traffic
     pointed there, with every hot standby beside it (`standbys_missing`: where one is not healthy and among the
-    endpoints); every VM and daemon is up; a controller leads; nothing is held. `quorum` is always true: without
-    it nothing could be read, and the verb ends with exit 7.
+    endpoints), and with every member of its cluster well; every VM and daemon is up; a controller leads; nothing is
+    held. `quorum` is always true: without it nothing could be read, and the verb ends with exit 7.
     """
     view, policy = fleet.view, fleet.policy
     services = {
@@ -103,6 +104,7 @@ def service(seen: ServiceView, policy: Policy, at: float) -> Report:
         "endpoints": _endpoints(seen),
         "instances": {vm: seen.state_on(vm).value for vm in order},
         "whole_copies": list(seen.sync.value.complete) if isinstance(seen.sync, Kept) else None,
+        "cluster": _cluster(seen, policy),
         "hold_until": None,
         "healthy": False,
         "problem": f"the assignment cannot be read: {kept.problem}" if isinstance(kept, Unreadable) else None,
@@ -119,6 +121,36 @@ def service(seen: ServiceView, policy: Policy, at: float) -> Report:
         "reason": now_assigned.reason,
         "hold_until": now_assigned.hold_until if held else None,
         "healthy": _is_served(seen, kept.value.active, kept.value.epoch),
+    }
+
+
+def _cluster(seen: ServiceView, policy: Policy) -> Report | None:
+    """Return the members of the service's cluster, and whom the spare replaces; None where it has no cluster.
+
+    `members` is null where nobody can tell, because of `problem`. A broker that is not registered is `absent`.
+    `healthy`: the members are those of the policy, and each is healthy.
+    """
+    cluster = policy.services[seen.name].cluster
+    if cluster is None:
+        return None
+    found = membership_of(cluster, seen)
+    report: Report = {
+        "members": None,
+        "spare": cluster.spare,
+        "replaced": None,
+        "joining": None,
+        "healthy": False,
+        "problem": found if isinstance(found, str) else None,
+    }
+    if isinstance(found, str):
+        return report
+    states = {vm: seen.brokers[vm].state.value if vm in seen.brokers else "absent" for vm in found.members}
+    in_place = found.replaced is None and found.joining is None
+    return report | {
+        "members": states,
+        "replaced": found.replaced,
+        "joining": found.joining,
+        "healthy": in_place and set(states.values()) == {"healthy"},
     }
 
 
@@ -145,7 +177,7 @@ def _is_served(seen: ServiceView, active: str, epoch: int) -> bool:
 
 def _is_healthy(services: Mapping[str, Report], vms: Mapping[str, Report]) -> bool:
     home = all(s["healthy"] and s["active"] == s["designated"] and not s["hold_until"] for s in services.values())
-    whole = not any(s["standbys_missing"] for s in services.values())
+    whole = not any(s["standbys_missing"] or (s["cluster"] and not s["cluster"]["healthy"]) for s in services.values())
     return home and whole and all(vm["reach"] == "up" and all(vm["daemons"].values()) for vm in vms.values())
 
 
@@ -168,7 +200,7 @@ def _vm(name: str, fleet: Fleet) -> Report:
 def _unreadable(view: View) -> Iterable[Unreadable]:
     yield from view.unreadable
     for seen in view.services.values():
-        for found in (seen.assignment, seen.endpoints, seen.rotation, seen.sync):
+        for found in (seen.assignment, seen.endpoints, seen.rotation, seen.sync, seen.members):
             if isinstance(found, Unreadable):
                 yield found
 

@@ -67,7 +67,8 @@ def why_report(fleet: Fleet, outcome: Outcome, service: str) -> dict[str, Any]:
         "chain": {
             "It is there because": _because(assignment, request),
             "What was done for that": _done(request, mine, fleet.at),
-            "What was done for its hot standbys": _starts(fleet, service),
+            "What was done for its hot standbys": _beside(fleet, service, RequestKind.STANDBY),
+            "What was done for its cluster": _beside(fleet, service, RequestKind.MEMBER),
             "What the checks say now": [_check_line(check) for check in checks],
             "What follows now": _follows(fleet, service, planned),
             "The journal": [f"{age(fleet.at - e.at):>12} ago  {e.kind}: {e.reason}" for e in entries[-ENTRIES:]],
@@ -108,14 +109,17 @@ def _done(request: Request | None, commands: Iterable[Command], at: float) -> li
     return [f"{step.at - request.created:+6.1f} s  {step.text}" for step in steps] + ended
 
 
-def _starts(fleet: Fleet, service: str) -> list[str]:
-    """Tell the last start of each hot standby, and what came of it."""
+_BEGUN = {RequestKind.STANDBY: "started on", RequestKind.MEMBER: "taken in:"}
+
+
+def _beside(fleet: Fleet, service: str, kind: RequestKind) -> list[str]:
+    """Tell what was last begun on each VM beside the active, and what came of it."""
     last: dict[str | None, Request] = {}
     for request in sorted(records_under(keys.REQUESTS, Request, fleet.pairs)[0], key=lambda r: (r.created, r.id)):
-        if request.service == service and request.kind is RequestKind.STANDBY:
+        if request.service == service and request.kind is kind:
             last[request.target] = request
     return [
-        f"{age(fleet.at - r.created):>12} ago  started on {vm} ({r.reason}): {r.state.value}"
+        f"{age(fleet.at - r.created):>12} ago  {_BEGUN[kind]} {vm} ({r.reason}): {r.state.value}"
         + (f", {r.outcome}" if r.outcome else "")
         for vm, r in last.items()
     ]

@@ -41,6 +41,8 @@ def refusal_of(request: Request, view: View, policy: Policy, now: float) -> str 
     if request.kind is RequestKind.INITIAL:
         return f"{name} is assigned already, to {kept.value.active}."
     case = Case(name, view, seen, policy, policy.services[name], kept, now, reachable_vms(view, policy))
+    if request.kind is RequestKind.MEMBER:
+        return f"the leading controller changes the cluster of {name} by itself; nobody asks for that."
     if request.kind is RequestKind.STANDBY:
         return _clone_refusal(request, case)
     return _acknowledge_refusal(case) if request.kind is RequestKind.ACKNOWLEDGE else _move_refusal(request, case)
@@ -50,8 +52,7 @@ def running_move(service: str, view: View, *, other_than: str = "") -> Request |
     """Return the running request that moves the service, if there is one besides `other_than`."""
     for kept in view.requests:
         request = kept.value
-        is_move = request.kind is not RequestKind.STANDBY
-        if request.service == service and is_move and _runs(request) and request.id != other_than:
+        if request.service == service and request.is_move and _runs(request) and request.id != other_than:
             return request
     return None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.decide.case import Case
+from orchestrator.decide.cluster import obstacle_to_membership
 from orchestrator.decide.sync import obstacle_to_promotion
 from orchestrator.domain.records import Request
 
@@ -14,6 +15,11 @@ Obstacle = Callable[[Case, str], str | None]
 
 def obstacle_to_running(case: Case, vm: str) -> str | None:
     """Say why the service's unit should not be started on the VM, or None when it may be."""
+    return obstacle_to_work(case, vm) or obstacle_to_membership(case.name, case.service, case.seen, vm)
+
+
+def obstacle_to_work(case: Case, vm: str) -> str | None:
+    """Say why nothing should be started on the VM, or None when it may be."""
     if not case.is_up(vm):
         return f"{vm} is down"
     if case.in_maintenance(vm):

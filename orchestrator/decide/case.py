@@ -71,6 +71,10 @@ class Case:
     """VM -> since when the hot standby that could run there has been seen not to, without a break."""
     unready_since: float | None = None
     """Since when the active has been seen to hold the role lock without being ready for traffic; None: it is not so."""
+    away_since: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Since when each member of the cluster that is away has been seen to be, without a break."""
+    back_since: float | None = None
+    """Since when the VM whose place the spare has could have been taken back, without a break."""
     active: str = field(init=False)
     """The VM that the assignment names active."""
     designated: str = field(init=False)
@@ -87,6 +91,8 @@ class Case:
     """The running request that moves this service (the oldest, should there be two)."""
     starts: tuple[Kept[Request], ...] = field(init=False)
     """The running requests that have a hot standby of this service started, oldest first."""
+    changes: tuple[Kept[Request], ...] = field(init=False)
+    """The running requests that change this service's cluster, oldest first."""
 
     def __post_init__(self) -> None:
         now, lock, order = self.assignment.value, self.seen.lock, self.service.order
@@ -102,8 +108,9 @@ class Case:
             lock_is_current=held is not None and held.epoch == now.epoch,
             is_serving=held is not None and held.epoch == now.epoch and held.ready and now.active in fit,
             hot_standbys=tuple([vm for vm in order if vm != now.active]) if self.service.standby == "hot" else (),
-            move=next((kept for kept in running if kept.value.kind is not RequestKind.STANDBY), None),
+            move=next((kept for kept in running if kept.value.is_move), None),
             starts=tuple([kept for kept in running if kept.value.kind is RequestKind.STANDBY]),
+            changes=tuple([kept for kept in running if kept.value.kind is RequestKind.MEMBER]),
         )
 
     @property

@@ -12,6 +12,7 @@ from orchestrator.decide.failback import consider_failback, grace_key
 from orchestrator.decide.failover import consider_failover, consider_unready
 from orchestrator.decide.founding import Unfounded, consider_unfounded
 from orchestrator.decide.gossip import doubts, reached_now
+from orchestrator.decide.members import away_members, returned_member, tend_members
 from orchestrator.decide.progress import progress
 from orchestrator.decide.requests import consider_request, endings_of_strangers, refused
 from orchestrator.decide.rotation import consider_rotation
@@ -47,7 +48,8 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
         if isinstance(seen.assignment, Kept):
             told = commands.get(name, ())
             case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, doubted, asked, told)
-            case = _with_unready(_with_lacking(_with_grace(case, memory), memory), memory)
+            for complete in (_with_grace, _with_lacking, _with_unready, _with_members):
+                case = complete(case, memory)
             made, found, wake_at = _consider(case)
             kept_in_mind.note(case, made)
         else:
@@ -94,6 +96,24 @@ def _with_unready(case: Case, memory: Memory) -> Case:
     return replace(case, unready_since=memory.unready_since.get(case.name, case.now))
 
 
+def _with_members(case: Case, memory: Memory) -> Case:
+    """Return the case with since when members of its cluster are away, and the replaced one is back.
+
+    While there was no quorum nobody was seen: then it counts from its end.
+    """
+    away, back = away_members(case), returned_member(case)
+    if not away and back is None:
+        return case
+    seen_since = case.view.quorum_since or 0.0
+    return replace(
+        case,
+        away_since=MappingProxyType(
+            {vm: max(seen_since, memory.away_since.get((case.name, vm), case.now)) for vm in away}
+        ),
+        back_since=max(seen_since, memory.back_since.get((case.name, back), case.now)) if back else None,
+    )
+
+
 class _NextMemory:
     """The memory for the next cycle, put together service by service."""
 
@@ -101,6 +121,8 @@ class _NextMemory:
         self._healthy_since: dict[tuple[str, str], float] = {}
         self._lacking_since: dict[tuple[str, str], float] = {}
         self._unready_since: dict[str, float] = {}
+        self._away_since: dict[tuple[str, str], float] = {}
+        self._back_since: dict[tuple[str, str], float] = {}
         self._last_good: dict[str, Assignment] = {}
         self._announced: set[str] = set()
 
@@ -109,6 +131,10 @@ class _NextMemory:
         failback is not tried in a circle."""
         self._last_good[case.name] = case.now_assigned
         self._lacking_since.update({(case.name, vm): since for vm, since in case.lacking_since.items()})
+        self._away_since.update({(case.name, vm): since for vm, since in case.away_since.items()})
+        back = returned_member(case)
+        if back is not None and case.back_since is not None:
+            self._back_since[case.name, back] = case.back_since
         if case.unready_since is not None:
             self._unready_since[case.name] = case.unready_since
         if case.fit_since is None:
@@ -131,6 +157,8 @@ class _NextMemory:
             last_good=MappingProxyType(self._last_good),
             lacking_since=MappingProxyType(self._lacking_since),
             unready_since=MappingProxyType(self._unready_since),
+            away_since=MappingProxyType(self._away_since),
+            back_since=MappingProxyType(self._back_since),
             announced=frozenset(self._announced),
             reached=reached,
         )
@@ -138,10 +166,12 @@ class _NextMemory:
 
 def _consider(case: Case) -> Considered:
     step, found, wake_at = _next_step(case)
-    beside = tend_standbys(case, idle=step is None)
-    told = beside.diagnoses if found.code == "fine" and beside.diagnoses else (found, *beside.diagnoses)
-    wakes = [at for at in (wake_at, beside.wake_at) if at is not None]
-    return (*tidy_commands(case), *_some(step), *beside.decisions), told, min(wakes, default=None)
+    standbys, members = tend_standbys(case, idle=step is None), tend_members(case, idle=step is None)
+    decisions = (*standbys.decisions, *members.decisions)
+    beside = (*standbys.diagnoses, *members.diagnoses)
+    told = beside if found.code == "fine" and beside else (found, *beside)
+    wakes = [at for at in (wake_at, standbys.wake_at, members.wake_at) if at is not None]
+    return (*tidy_commands(case), *_some(step), *decisions), told, min(wakes, default=None)
 
 
 def _some(made: Decision | None) -> tuple[Decision, ...]:

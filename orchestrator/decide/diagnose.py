@@ -106,6 +106,29 @@ DIAGNOSES: dict[str, Row] = {
         "Nothing is started while automation is paused, while the service moves or is not served, or where the VM is "
         "down, in maintenance or without a guard. To have a hot standby stopped, take its VM into maintenance.",
     ),
+    "member_away": Row(
+        "A member of a service's cluster is away: its VM is not reachable by gossip, or its broker fails its check.",
+        "When it has been away without a break for `cluster.replace_after_s`, the spare takes its place, while the "
+        "other members are well: it joins the cluster and gets a replica of each queue; only then is the lost member "
+        "forgotten, if every queue has a running replica on each of the others. A change that fails is tried again "
+        "after 10 s, twice as long for each further time, 5 min at most.",
+        "Nobody is replaced while automation is paused, while the member or the spare is in maintenance, while the "
+        "service moves or is active on that VM, where the spare is down or has the place of another member, or where "
+        "too few of the others are well.",
+    ),
+    "member_replaced": Row(
+        "The spare has the place of a member of a service's cluster, or a change of the cluster is under way.",
+        "When the member's VM has been up, with its guard, for `failback.grace_s` without a break, it is taken back: "
+        "its broker begins anew, joins and gets a replica of each queue; then the spare leaves and is stopped.",
+        "The spare stays while that VM is down, in maintenance or without a guard, while the spare is in maintenance, "
+        "while automation is paused and while too few of the other members are well.",
+    ),
+    "members_unknown": Row(
+        "What KV says of the members of a service's cluster cannot be read, or contradicts the policy.",
+        "The service itself goes on: nothing but the members depends on that record.",
+        "Nobody is replaced or taken back until an operator has compared it with `rabbitmqctl cluster_status` and "
+        "written it back; where the policy is right, the record is deleted.",
+    ),
     "rotation_waits": Row(
         "A rotation is due or was asked for, and no other VM can take the service.",
         "A forced one is refused with the reason and consumed; a due one is tried again after its interval.",

@@ -76,7 +76,7 @@ def consider_unfounded(case: Unfounded) -> Step:
 def _traces(case: Unfounded) -> Iterator[_Trace]:
     for kept in case.requests:
         request = kept.value
-        moved = request.kind is not RequestKind.STANDBY and request.state is RequestState.RUNNING
+        moved = request.is_move and request.state is RequestState.RUNNING
         if moved and request.epoch is not None and request.target is not None:
             yield _Trace(request.epoch, True, request.target, f"the running request {request.id}")
     lock = case.seen.lock

@@ -110,7 +110,8 @@ def _vain_starts(case: Case, vm: str) -> tuple[Request, ...]:
     vain: list[Request] = []
     missed_at = case.lacking_since.get(vm, case.now)
     for request in reversed(case.view.ended_starts):
-        if (request.service, request.target) != (case.name, vm) or case.now - request.updated >= RECENT_S:
+        is_start = request.kind is RequestKind.STANDBY and (request.service, request.target) == (case.name, vm)
+        if not is_start or case.now - request.updated >= RECENT_S:
             continue
         if request.state not in (RequestState.SUCCEEDED, RequestState.FAILED):
             continue
@@ -131,8 +132,12 @@ def start_due_at(case: Case, vm: str) -> float:
     vain = _vain_starts(case, vm)
     if not vain:
         return due
-    pause_s = min(FIRST_PAUSE_S * 2.0 ** (len(vain) - 1), LONGEST_PAUSE_S)
-    return max(due, vain[-1].updated + pause_s)
+    return max(due, vain[-1].updated + pause_after(len(vain)))
+
+
+def pause_after(times: int) -> float:
+    """Return the seconds from the last of so many attempts in vain, one at least, to the next."""
+    return float(min(FIRST_PAUSE_S * 2.0 ** (times - 1), LONGEST_PAUSE_S))
 
 
 # -- a start, from its beginning to its end ----------------------------------------------------------------------------

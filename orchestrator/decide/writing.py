@@ -109,6 +109,12 @@ def clone_by(policy: ServicePolicy, request: Request) -> Literal["auto", "never"
     return "auto" if is_asked or policy.replication.reclone == "automatic" else "never"
 
 
+def _playbook(service: ServicePolicy, play: Play) -> str:
+    if play is Play.MEMBER and service.cluster is not None:
+        return service.cluster.change
+    return service.activate if play is Play.ACTIVATE else service.deactivate
+
+
 def new_command(
     case: Case, request: Request, play: Play, target: str, assignment: Assignment, kind: MoveKind
 ) -> Command:
@@ -121,7 +127,7 @@ def new_command(
         service=case.name,
         kind=kind,
         play=play,
-        playbook=service.activate if play is Play.ACTIVATE else service.deactivate,
+        playbook=_playbook(service, play),
         target=target,
         failed_instance=request.previous if kind is MoveKind.FAILOVER else None,
         recovered_instance=assignment.active if kind is MoveKind.FAILBACK else None,

@@ -98,6 +98,10 @@ class Memory:
     """(service, VM) -> since when a hot standby that could run there has been seen not to, without a break."""
     unready_since: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """Service -> since when the holder of its role lock has been seen not to be ready for traffic, without a break."""
+    away_since: Mapping[tuple[str, str], float] = field(default_factory=lambda: MappingProxyType({}))
+    """(service, VM) -> since when a member of its cluster has been seen away, without a break."""
+    back_since: Mapping[tuple[str, str], float] = field(default_factory=lambda: MappingProxyType({}))
+    """(service, VM) -> since when the VM whose place the spare has could have been taken back, without a break."""
     announced: frozenset[str] = frozenset()
     """Sentences already reported that must not be repeated each cycle."""
     reached: Reached = Reached()

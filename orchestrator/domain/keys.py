@@ -19,6 +19,8 @@ MAINTENANCE = "orch/maintenance/"
 SERF_HEALTH = "serfHealth"
 LOAD_CHECK = "load"
 PROBE_SUFFIX = ":probe"
+BROKER_SERVICE = "rabbitmq"
+"""The Consul service of every broker that is a member of the cluster, registered by the deployment or by a play."""
 
 
 def assignment(service: str) -> str:
@@ -39,6 +41,11 @@ def endpoints(service: str) -> str:
 def sync(service: str) -> str:
     """Return the key that says which copies of a replicated service's data are whole."""
     return f"{SERVICES}{service}/sync"
+
+
+def members(service: str) -> str:
+    """Return the key that says which VMs form the service's cluster."""
+    return f"{SERVICES}{service}/members"
 
 
 def rotation(service: str) -> str:

@@ -141,6 +141,52 @@ class ReplicationPolicy(_Frozen):
         return self.lease_s + CLOSING_S
 
 
+class ClusterPolicy(_Frozen):
+    """A service that is a cluster: its members run whoever is active, and a spare takes the place of one that is away.
+
+    Clients are led to a VM of the service's order, each of which is a member; the spare is none, so never there.
+    """
+
+    kind: Literal["rabbitmq"] = Field(description="the product")
+    members: tuple[Name, ...] = Field(
+        min_length=3, description="VMs whose brokers form the cluster, an odd number: each queue has a replica on each"
+    )
+    spare: Name | None = Field(
+        default=None, description="the VM that takes the place of a member that stays away; null: none does"
+    )
+    replace_after_s: float | None = Field(
+        default=300.0,
+        gt=0,
+        le=86400,
+        description="how long a member is away until the spare takes its place; null: it never does",
+    )
+    change: str = Field(
+        pattern=r"^[A-Za-z0-9_.-]+\.ya?ml$", description="the play that has one VM join and another leave"
+    )
+
+    @model_validator(mode="after")
+    def _keeps_a_majority(self) -> ClusterPolicy:
+        if len(set(self.members)) != len(self.members):
+            raise ValueError("a cluster names a VM twice among its members")
+        if len(self.members) % 2 == 0:
+            raise ValueError(
+                f"a cluster of {len(self.members)} members survives no more than one of {len(self.members) - 1}: "
+                "name an odd number"
+            )
+        if self.spare in self.members:
+            raise ValueError(f"{self.spare} is a member of the cluster, so it cannot be its spare too")
+        return self
+
+    @property
+    def majority(self) -> int:
+        """How many members must run so that a queue can confirm."""
+        return len(self.members) // 2 + 1
+
+    def members_with(self, joining: str, leaving: str) -> tuple[str, ...]:
+        """Return the policy's members with one VM in the place of another."""
+        return tuple([joining if vm == leaving else vm for vm in self.members])
+
+
 class ServicePolicy(_Frozen):
     """One service: where it may run and how it is checked, started and stopped."""
 
@@ -157,6 +203,9 @@ class ServicePolicy(_Frozen):
     replication: ReplicationPolicy | None = Field(
         default=None, description="how its data is copied; null: it has none that is its own"
     )
+    cluster: ClusterPolicy | None = Field(
+        default=None, description="the cluster that it is the way to; null: its instances know nothing of each other"
+    )
 
     @model_validator(mode="after")
     def _replication_fits(self) -> ServicePolicy:
@@ -168,6 +217,15 @@ class ServicePolicy(_Frozen):
             raise ValueError(
                 "a service with replication has an order of two VMs, the primary's and the standby's, "
                 f"not of {len(self.order)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _order_is_of_members(self) -> ServicePolicy:
+        strangers = [vm for vm in self.order if self.cluster is not None and vm not in self.cluster.members]
+        if strangers:
+            raise ValueError(
+                f"clients would be led to {', '.join(strangers)}, no member of the cluster: name members in the order"
             )
         return self
 
@@ -256,6 +314,14 @@ class Policy(_Frozen):
                 )
             if len(set(service.order)) != len(service.order):
                 raise ValueError(f"service {name} names a VM twice in its order")
+            cluster = service.cluster
+            named = (*cluster.members, *([cluster.spare] if cluster.spare else [])) if cluster else ()
+            unknown = [vm for vm in named if vm not in self.vms]
+            if unknown:
+                raise ValueError(
+                    f"service {name} names {', '.join(unknown)} in its cluster, but the inventory has only "
+                    f"{', '.join(sorted(self.vms))}"
+                )
         strangers = [name for name in self.rotation.exclude_services if name not in self.services]
         if strangers:
             raise ValueError(f"rotation.exclude_services names unknown services: {', '.join(strangers)}")
@@ -315,6 +381,13 @@ class Policy(_Frozen):
                 f"dispatch.activation_timeout_s ({self.dispatch.activation_timeout_s:g}): without a broker an instance "
                 "would be given up before its command is picked up"
             )
+        for name, service in self.services.items():
+            after_s = service.cluster.replace_after_s if service.cluster else None
+            if after_s is not None and after_s <= self.dispatch.activation_timeout_s:
+                raise ValueError(
+                    f"cluster.replace_after_s of {name} ({after_s:g}) is not longer than dispatch.activation_timeout_s "
+                    f"({self.dispatch.activation_timeout_s:g}): a member would be replaced that is being started"
+                )
         if self.flapping.hold_s < self.flapping.window_s / self.flapping.max_failovers:
             raise ValueError(
                 "flapping.hold_s is shorter than window_s / max_failovers: the hold would end before it held anything"

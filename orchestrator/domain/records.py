@@ -44,6 +44,8 @@ class MoveKind(str, Enum):
     SWITCHOVER = "switchover"
     STANDBY = "standby"
     """No move: a play starts a hot standby. Stands in commands only."""
+    MEMBER = "member"
+    """No move: a play has one VM join a cluster and another leave it. Stands in commands only."""
 
 
 class RequestKind(str, Enum):
@@ -55,6 +57,8 @@ class RequestKind(str, Enum):
     ROTATION = "rotation"
     STANDBY = "standby"
     """No move: the leader has a hot standby started that does not run. An operator's has its copy replaced too."""
+    MEMBER = "member"
+    """No move: the leader has one VM take the place of another in a service's cluster."""
     ACKNOWLEDGE = "acknowledge"
 
 
@@ -82,10 +86,11 @@ class CommandState(str, Enum):
 
 
 class Play(str, Enum):
-    """Which of a service's two plays a command runs."""
+    """Which of a service's plays a command runs."""
 
     ACTIVATE = "activate"
     DEACTIVATE = "deactivate"
+    MEMBER = "member"
 
 
 REQUEST_TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
@@ -205,6 +210,19 @@ class Sync(Record):
     reason: str
 
 
+class Members(Record):
+    """Which VMs' brokers are to form a service's cluster; written by the leader before a play changes the cluster."""
+
+    service: str
+    members: tuple[str, ...] = Field(min_length=1)
+    joining: str | None = None
+    """The member that the cluster has yet to take in; None: the cluster is as it should be."""
+    leaving: str | None = None
+    """The VM whose place it takes, and which has yet to leave the cluster."""
+    since: float
+    reason: str
+
+
 class Rotation(Record):
     """Round-robin state of one service."""
 
@@ -248,6 +266,11 @@ class Request(Record):
         """Say whether nothing more will happen to it."""
         return not REQUEST_TRANSITIONS[self.state]
 
+    @property
+    def is_move(self) -> bool:
+        """Say whether it concerns where the service is active; otherwise that goes on beside it."""
+        return self.kind not in (RequestKind.STANDBY, RequestKind.MEMBER)
+
 
 class Command(Record):
     """One playbook run on behalf of a request."""
@@ -264,9 +287,12 @@ class Command(Record):
     enable_at_boot: bool = False
     unit: str = ""
     source: str | None = None
-    """The VM that a standby of a replicated service gets its data from: the active one."""
+    """The active VM, where the play needs it: a standby of a replicated service gets its data from there, a cluster's
+    queues have their leaders there."""
     clone: Literal["auto", "never"] | None = None
-    """With a source: whether a copy that can never follow it is replaced by a clone."""
+    """With a source of data: whether a copy that can never follow it is replaced by a clone."""
+    leaves: str | None = None
+    """The VM whose place in the cluster the target takes."""
     epoch: int
     """Runs only while the service's assignment has exactly this epoch."""
     state: CommandState = CommandState.PENDING

@@ -18,6 +18,7 @@ from orchestrator.domain.records import (
     Endpoints,
     LockValue,
     Maintenance,
+    Members,
     Paused,
     Request,
     Rotation,
@@ -117,10 +118,14 @@ class ServiceView:
     endpoints: Kept[Endpoints] | Unreadable | None = None
     rotation: Kept[Rotation] | Unreadable | None = None
     sync: Kept[Sync] | Unreadable | None = None
+    members: Kept[Members] | Unreadable | None = None
     trigger_index: int | None = None
     """ModifyIndex of `orch/rotate/<service>` where it exists."""
     trigger_value: str = ""
     instances: Mapping[str, InstanceView] = field(default_factory=lambda: MappingProxyType({}))
+
+    brokers: Mapping[str, InstanceView] = field(default_factory=lambda: MappingProxyType({}))
+    """Of a cluster: what is known of the broker on each VM where one is registered, wherever the service is active."""
 
     def state_on(self, vm: str) -> InstanceState:
         """State of the instance on the VM; ABSENT where none is registered."""
@@ -140,7 +145,7 @@ class View:
     """Ids of the requests that have their final state. KV prefixes are watched apart, so that an assignment or a
     command may be seen before the request it belongs to: one that is neither open nor ended is not heard of yet."""
     ended_starts: tuple[Request, ...] = ()
-    """The last few ended requests that had a hot standby started, oldest first."""
+    """The last few ended requests that had a hot standby started or a cluster changed, oldest first."""
     commands: tuple[Kept[Command], ...] = ()
     """Open commands and those of open requests, oldest first."""
     paused: Paused | None = None

@@ -23,7 +23,11 @@ MAX_BYTES = 64 * 1024
 # The old system named some services by their software, and people name them by their units.
 OLD_SERVICE_NAMES = {"mysql": "database", "rabbitmq": "messaging"}
 _UNITS = {"mariadb": "database", "rabbitmq-server": "messaging", "nginx": "frontend", "node-app": "backend"}
-_BY_THE_LEADER_ONLY = {"initial": "assigns a service for the first time", "standby": "has standbys started"}
+_BY_THE_LEADER_ONLY = {
+    "initial": "assigns a service for the first time",
+    "standby": "has standbys started",
+    "member": "changes a cluster",
+}
 
 
 class Message(BaseModel):
@@ -31,7 +35,7 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    command_type: str = Field(pattern=r"^(initial|failover|failback|rotation|switchover|standby)$")
+    command_type: str = Field(pattern=r"^(initial|failover|failback|rotation|switchover|standby|member)$")
     instance_type: str = Field(min_length=1, max_length=63)
     failed_instance: str | None = Field(default=None, max_length=63)
     recovered_instance: str | None = Field(default=None, max_length=63)

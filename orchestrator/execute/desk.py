@@ -50,6 +50,7 @@ def order_of(command: Command, timeout_s: float) -> Order:
         "failed_instance": command.failed_instance or "",
         "source": command.source or "",
         "clone": command.clone or "",
+        "leaves": command.leaves or "",
         "recovered_instance": command.recovered_instance or "",
         "epoch": command.epoch,
         "service": command.service,

@@ -22,10 +22,10 @@ from orchestrator.domain.records import (
     Endpoints,
     LockValue,
     Maintenance,
+    Members,
     Paused,
     Record,
     Request,
-    RequestKind,
     Rotation,
     Sync,
 )
@@ -77,12 +77,16 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
             of_service.setdefault(check.service_id, {}).setdefault(check.node, []).append(check)
     unreadable: list[Unreadable] = []
     requests, ended, starts = _requests(by_key, unreadable)
+    brokers = _instances(of_service.get(keys.BROKER_SERVICE, {}))
     return View(
         vms=_frozen({vm: _vm_view(vm, of_vm[vm], by_key, unreadable) for vm in policy.vms}),
         services=_frozen(
             {
-                name: _service_view(name, by_key, of_service.get(keys.instance_service_id(name), {}), unreadable)
-                for name in policy.services
+                name: replace(
+                    _service_view(name, by_key, of_service.get(keys.instance_service_id(name), {}), unreadable),
+                    brokers=brokers if service.cluster else _frozen({}),
+                )
+                for name, service in policy.services.items()
             }
         ),
         requests=requests,
@@ -142,7 +146,7 @@ def _misplaced(key: str, record: Record) -> str | None:
     """Say what is wrong when the record names another service or id than its key does."""
     named: str | None = None
     in_key = key
-    if isinstance(record, Assignment | Endpoints | Rotation | Sync):
+    if isinstance(record, Assignment | Endpoints | Rotation | Sync | Members):
         named, in_key = record.service, key.removeprefix(keys.SERVICES).split("/")[0]
     elif isinstance(record, Request):
         named, in_key = record.id, key.removeprefix(keys.REQUESTS)
@@ -175,10 +179,15 @@ def _service_view(
         endpoints=_read(by_key.get(keys.endpoints(name)), Endpoints),
         rotation=_read(by_key.get(keys.rotation(name)), Rotation),
         sync=_read(by_key.get(keys.sync(name)), Sync),
+        members=_read(by_key.get(keys.members(name)), Members),
         trigger_index=trigger.modify_index if trigger else None,
         trigger_value=trigger.value.decode("utf-8", "replace")[:MAX_OUTPUT] if trigger else "",
-        instances=_frozen({vm: _instance(vm, of_instance) for vm, of_instance in checks.items()}),
+        instances=_instances(checks),
     )
+
+
+def _instances(checks: Mapping[str, Sequence[Check]]) -> Mapping[str, InstanceView]:
+    return _frozen({vm: _instance(vm, of_instance) for vm, of_instance in checks.items()})
 
 
 def _lock_view(pair: KvPair | None, unreadable: list[Unreadable]) -> LockView | None:
@@ -255,7 +264,7 @@ def _paused(by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> Pause
 def _requests(
     by_key: Mapping[str, KvPair], unreadable: list[Unreadable]
 ) -> tuple[tuple[Kept[Request], ...], frozenset[str], tuple[Request, ...]]:
-    """Return the open requests, the ids of the ended ones, and the last of those that had a standby started."""
+    """Return the open requests, the ids of the ended ones, and the last of those that are no moves."""
     found: list[Kept[Request]] = []
     ended: set[str] = set()
     starts: list[Request] = []
@@ -265,7 +274,7 @@ def _requests(
             unreadable.append(kept)
         elif kept is not None and kept.value.is_final:
             ended.add(kept.value.id)
-            if kept.value.kind is RequestKind.STANDBY:
+            if not kept.value.is_move:
                 starts.append(kept.value)
         elif kept is not None:
             found.append(kept)
@@ -274,10 +283,10 @@ def _requests(
 
 
 def _last_starts(starts: Iterable[Request]) -> tuple[Request, ...]:
-    """Return the last `MAX_STARTS` of each service and VM, oldest first."""
-    by_place: dict[tuple[str, str | None], list[Request]] = {}
+    """Return the last `MAX_STARTS` of each kind, service and VM, oldest first."""
+    by_place: dict[tuple[str, str, str | None], list[Request]] = {}
     for request in sorted(starts, key=lambda request: (request.updated, request.id)):
-        by_place.setdefault((request.service, request.target), []).append(request)
+        by_place.setdefault((request.kind.value, request.service, request.target), []).append(request)
     return tuple(request for some in by_place.values() for request in some[-MAX_STARTS:])
 
 

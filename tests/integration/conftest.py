@@ -100,6 +100,18 @@ def datadirs() -> Iterator[Datadirs]:
     datadirs.remove()
 
 
+@pytest.fixture(scope="session")
+def rabbit_spare(rabbit_cluster: tuple[RabbitBroker, ...]) -> Iterator[RabbitBroker]:
+    """A fourth running broker beside the cluster's."""
+    with tempfile.TemporaryDirectory(prefix="orch-rabbitmq-", dir="/tmp") as directory:
+        spare = RabbitBroker(Path(directory), beside=rabbit_cluster[0])
+        try:
+            spare.start()
+            yield spare
+        finally:
+            spare.close()
+
+
 @pytest.fixture
 def network() -> Iterator[tuple[Side, Side, str]]:
     """Two VMs that can hold the front door's address, and the client's namespace."""

@@ -101,6 +101,11 @@ class RabbitBroker:
             finally:
                 end_group(process)
 
+    def put_data_aside(self) -> None:
+        """Let a stopped broker begin anew, as the play does on a VM whose broker the cluster has forgotten."""
+        data = self._directory / self.node
+        data.rename(data.with_name(f"{data.name}.aside-{secrets.token_hex(4)}"))
+
     def close(self) -> None:
         """End everything that was started, at once."""
         if self._process is not None:

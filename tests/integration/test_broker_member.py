@@ -1,4 +1,4 @@
-"""The script that has a broker be a member, with real brokers: joining, and leaders that follow the endpoint."""
+"""The script that has a broker be a member, with real brokers: joining, leaders that follow the endpoint, the spare."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from tests.integration.rabbitmq_broker import VHOST, RabbitBroker
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "broker-member"
-WAIT_S = 60.0
+WAIT_S = 180.0
 PUBLISH_EVERY_S = 0.005
 QUORUM = {"x-queue-type": "quorum"}
 QUEUES = ("commands", "listings")
@@ -158,3 +158,108 @@ def test_with_the_old_leader_away_the_leaders_come_too(cluster: Cluster) -> None
         assert leaders(cluster[1]) == dict.fromkeys(QUEUES, cluster[1].node)
     finally:
         cluster[0].start()
+
+
+# -- the spare
+
+
+def ctl(broker: RabbitBroker, *words: str) -> str:
+    """Run rabbitmqctl on the broker."""
+    words = ("rabbitmqctl", "--quiet", *words)
+    return subprocess.run(words, env=broker.environment, capture_output=True, text=True, timeout=WAIT_S).stdout
+
+
+def members(broker: RabbitBroker) -> set[str]:
+    """Return the members of the cluster as the broker sees them."""
+    return set(json.loads(ctl(broker, "cluster_status", "--formatter", "json"))["disk_nodes"])
+
+
+def replicas(broker: RabbitBroker) -> dict[str, set[str]]:
+    """Return on which brokers each queue has a replica that runs."""
+    told = ctl(broker, "list_queues", "-p", VHOST, "name", "type", "online", "--formatter", "json")
+    return {row["name"]: set(row["online"]) for row in json.loads(told) if row["type"] == "quorum"}
+
+
+def nodes(*brokers: RabbitBroker) -> set[str]:
+    return {broker.node for broker in brokers}
+
+
+def test_the_spare_takes_the_place_of_a_lost_member_and_gives_it_back_and_no_confirmed_message_is_lost(
+    cluster: Cluster, rabbit_spare: RabbitBroker
+) -> None:
+    first, second, lost = cluster
+    with_spare = (first, second, rabbit_spare)
+    member(first, cluster, "--lead")
+    with publishing_at(first) as publisher:
+        lost.stop()
+        done = member(rabbit_spare, with_spare, "--instead-of", lost.node)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"{lost.node} has left it" in done.stdout
+        assert members(first) == nodes(*with_spare)
+        assert replicas(first) == dict.fromkeys(QUEUES, nodes(*with_spare))
+
+        # What was forgotten does not come back by itself.
+        assert f"{lost.node} is no member" in member(lost, with_spare, "--ask", lost.node).stdout
+        lost.put_data_aside()
+        lost.start()
+        # The spare leads a queue: its end must not end that.
+        member(rabbit_spare, with_spare, "--lead")
+        done = member(lost, cluster, "--release", rabbit_spare.node)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "has joined the cluster" in done.stdout
+        assert members(first) == nodes(*cluster)
+        assert replicas(first) == dict.fromkeys(QUEUES, nodes(*cluster))
+        before = len(publisher.confirmed)
+        member(first, cluster, "--lead")
+    assert len(publisher.confirmed) > before
+    assert lost_of(second, publisher) == set()
+    # As the play leaves it: stopped, its data put aside where it is needed next.
+    rabbit_spare.stop()
+    rabbit_spare.put_data_aside()
+    rabbit_spare.start()
+
+
+def lost_of(broker: RabbitBroker, publisher: Publisher) -> set[str]:
+    return lost(broker, set(publisher.confirmed))
+
+
+def test_the_lost_broker_refuses_to_start_with_what_it_held(cluster: Cluster, rabbit_spare: RabbitBroker) -> None:
+    first, second, third = cluster
+    third.stop()
+    assert member(rabbit_spare, (first, second, rabbit_spare), "--instead-of", third.node).returncode == 0
+    with pytest.raises(RuntimeError, match="did not become ready"):
+        third.start()
+    third.put_data_aside()
+    third.start()
+    assert member(third, cluster, "--release", rabbit_spare.node).returncode == 0
+    rabbit_spare.stop()
+    rabbit_spare.put_data_aside()
+    rabbit_spare.start()
+
+
+def test_a_member_that_runs_is_not_replaced(cluster: Cluster, rabbit_spare: RabbitBroker) -> None:
+    first, second, third = cluster
+    done = member(rabbit_spare, (first, second, rabbit_spare), "--instead-of", third.node)
+    assert done.returncode == 1
+    assert f"{third.node} runs, so it is not lost: it stays a member" in done.stderr
+    assert third.node in members(first)
+    assert member(first, cluster, "--release", rabbit_spare.node).returncode == 0
+    assert members(first) == nodes(*cluster)
+    rabbit_spare.stop()
+    rabbit_spare.put_data_aside()
+    rabbit_spare.start()
+
+
+def test_a_member_that_holds_the_only_copy_of_something_stays(cluster: Cluster, rabbit_spare: RabbitBroker) -> None:
+    first, second, third = cluster
+    with third.connect() as connection:
+        connection.channel().queue_declare("classic", durable=True)
+    third.stop()
+    done = member(rabbit_spare, (first, second, rabbit_spare), "--within", "1", "--instead-of", third.node)
+    assert done.returncode == 1
+    assert f"{third.node} stays a member: queue 'classic' in vhost '{VHOST}' is nowhere else" in done.stderr
+    third.start()
+    assert third.node in members(first)
+    with third.connect() as connection:
+        connection.channel().queue_delete("classic")
+    assert member(first, cluster, "--release", rabbit_spare.node).returncode == 0

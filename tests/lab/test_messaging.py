@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from deploy.machines.lab import Lab
 from deploy.trials.books import left_unindexed, unlike_the_ledger
+from deploy.trials.policy import apply_policy, policy_now
 from deploy.trials.status import settle, wait_until
 from tests.lab.fleet import (
+    BROKERS,
     HOME,
     HOME_WITHIN_S,
+    MOVED_WITHIN_S,
     SECOND,
     ledger,
     orch,
     publish,
     reasons,
+    service,
     unit_state,
     wait_served_by,
     wait_written,
 )
 
 BROKER, OTHER = HOME["messaging"], SECOND["messaging"]
+LOST, SPARE = "database-server", "backend-server"
+WITH_SPARE = (BROKER, OTHER, SPARE)
+VHOSTS = ("orch", "app")
+# The shortest that is longer than a start may take; the default is 300 s.
+REPLACE_AFTER_S = 31.0
+REPLACED_WITHIN_S = 180.0
 
 
 @pytest.mark.parametrize("kind", ["stop", "poweroff"])
@@ -112,3 +125,81 @@ def test_without_any_broker_listings_are_stored_and_published_when_one_is_back(f
         wait_written(writers, time.time())
     assert unlike_the_ledger(fleet, writers) == []
     assert left_unindexed(fleet, writers, within_s=60) == []
+
+
+# -- queues and members
+
+
+def quorum_queues(lab: Lab, vm: str = BROKER) -> dict[str, dict[str, Any]]:
+    """Return each quorum queue as the broker on the VM sees it, by its name."""
+    found = {}
+    for vhost in VHOSTS:
+        words = ["rabbitmqctl", "-q", "list_queues", "-p", vhost, "name", "type", "leader", "online", "members"]
+        rows = json.loads(lab.run(vm, [*words, "--formatter", "json"], timeout_s=60).stdout)
+        found.update({row["name"]: row for row in rows if row["type"] == "quorum"})
+    return found
+
+
+def leaders(lab: Lab) -> set[str]:
+    """Return the brokers that lead a quorum queue."""
+    return {row["leader"].removeprefix("rabbit@") for row in quorum_queues(lab).values()}
+
+
+def has_every_queue(lab: Lab, *vms: str) -> bool:
+    """Say whether each quorum queue has a running replica on each of these brokers, and no other."""
+    brokers = {f"rabbit@{vm}" for vm in vms}
+    return all(set(row["online"]) == set(row["members"]) == brokers for row in quorum_queues(lab).values())
+
+
+def wait_members(lab: Lab, *vms: str) -> None:
+    """Wait until these are the members, all of them well and nothing left to be done."""
+
+    def is_so() -> bool:
+        cluster = service(lab, "messaging").get("cluster") or {}
+        return cluster.get("members") == dict.fromkeys(vms, "healthy") and cluster["joining"] is None
+
+    wait_until(f"the members are {', '.join(vms)}", is_so, REPLACED_WITHIN_S, 0.5)
+
+
+@contextlib.contextmanager
+def replaced_after(lab: Lab, seconds: float) -> Iterator[None]:
+    """Have a member replaced that is away for so long, for the time of the block."""
+    before = policy_now(lab)
+    changed = json.loads(json.dumps(before))
+    changed["services"]["messaging"]["cluster"]["replace_after_s"] = seconds
+    apply_policy(lab, changed)
+    try:
+        yield
+    finally:
+        apply_policy(lab, before)
+
+
+def test_the_leaders_of_the_queues_follow_the_endpoint_when_it_rotates(fleet: Lab) -> None:
+    wait_until(f"the queues are led by {BROKER}", lambda: leaders(fleet) == {BROKER}, MOVED_WITHIN_S)
+    orch(fleet, "rotate", "messaging", "--wait")
+    wait_served_by(fleet, "messaging", OTHER)
+    wait_until(f"the queues are led by {OTHER}", lambda: leaders(fleet) == {OTHER}, MOVED_WITHIN_S)
+    orch(fleet, "failback", "messaging", "--wait")
+    wait_until(f"the queues are led by {BROKER}", lambda: leaders(fleet) == {BROKER}, MOVED_WITHIN_S)
+
+
+def test_the_spare_takes_the_place_of_a_broker_that_stays_away_and_gives_it_back(fleet: Lab, tmp_path: Path) -> None:
+    with replaced_after(fleet, REPLACE_AFTER_S), ledger(fleet, tmp_path, confirmed=True) as writers:
+        fault = fleet.fault("poweroff", LOST)
+        wait_members(fleet, BROKER, OTHER, SPARE)
+        assert has_every_queue(fleet, *WITH_SPARE)
+        wait_written(writers, time.time())
+        assert left_unindexed(fleet, writers) == []
+        assert service(fleet, "messaging")["active"] == BROKER
+
+        fleet.mend()
+        wait_members(fleet, *BROKERS)
+        assert has_every_queue(fleet, *BROKERS)
+        assert unit_state(fleet, SPARE, "rabbitmq-server") == "inactive"
+        settle(fleet)
+        wait_written(writers, time.time())
+    assert unlike_the_ledger(fleet, writers) == []
+    assert left_unindexed(fleet, writers) == []
+    said = reasons(fleet, fault.at)
+    assert any(f"{SPARE} takes the place of {LOST} in the cluster of messaging" in reason for reason in said)
+    assert not any("Moving messaging" in reason for reason in said)

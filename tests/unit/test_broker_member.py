@@ -37,8 +37,9 @@ class Broker:
     def finds(self, node: str, command: str, answer: object) -> None:
         (self.here / f"{node}.{command}").write_text(json.dumps(answer))
 
-    def has_members(self, node: str, *members: str) -> None:
-        self.finds(node, "cluster_status", {"disk_nodes": members, "ram_nodes": [], "running_nodes": members})
+    def has_members(self, node: str, *members: str, away: tuple[str, ...] = ()) -> None:
+        running = [member for member in members if member not in away]
+        self.finds(node, "cluster_status", {"disk_nodes": members, "ram_nodes": [], "running_nodes": running})
 
     def has_queue(self, members: list[str], online: list[str], leader: str, messages: int = 0) -> None:
         queue = {"name": "q", "type": "quorum", "members": members, "online": online, "leader": leader}
@@ -58,7 +59,7 @@ class Broker:
         """The commands that were no questions."""
         lines = (self.here / "asked").read_text().splitlines()
         # What is asked by `eval` has several lines.
-        known = ("stop_app", "reset", "join_cluster", "start_app", "forget", "grow")
+        known = ("stop_app", "reset", "join_cluster", "start_app", "forget", "grow", "shrink")
         return [line for line in lines if line.startswith(known)]
 
 
@@ -150,3 +151,90 @@ def test_a_leader_that_cannot_come_is_told_and_no_failure(broker: Broker, answer
     done = broker.run("--lead")
     assert done.returncode == 0
     assert "every queue can confirm; the queues' leaders stay where they are (" in done.stdout
+
+
+LOST = "rabbit@database-server"
+
+
+def replaces_lost(broker: Broker, *more: str, alone: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    """Run the script on messaging-server, which takes the place of database-server beside frontend-server."""
+    broker.finds("me", "eval", {"value": alone})
+    return subprocess.run(
+        [str(SCRIPT), "--within", "0", *more, "database-server", "messaging-server", "frontend-server"],
+        env={**os.environ, "PATH": f"{broker.here}/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_lost_member_is_forgotten_when_no_queue_needs_it(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, LOST, away=(LOST,))
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    done = replaces_lost(broker, "--instead-of")
+    assert (done.returncode, done.stdout) == (
+        0,
+        f"the broker is a member of the cluster; every queue can confirm; {LOST} has left it\n",
+    )
+    assert broker.changes == [f"shrink {LOST}", f"forget_cluster_node {LOST}"]
+
+
+def test_one_that_runs_is_not_forgotten_as_lost_and_is_stopped_when_it_is_released(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, LOST)
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    done = replaces_lost(broker, "--instead-of")
+    assert (done.returncode, broker.changes) == (1, [])
+    assert f"{LOST} runs, so it is not lost: it stays a member" in done.stderr
+    assert replaces_lost(broker, "--release").returncode == 0
+    assert broker.changes == [f"shrink {LOST}", "stop_app", f"forget_cluster_node {LOST}"]
+
+
+@pytest.mark.parametrize("way", ["--instead-of", "--release"])
+def test_nobody_leaves_while_a_queue_lacks_a_running_replica_elsewhere(broker: Broker, way: str) -> None:
+    broker.has_members("me", ME, OTHER, LOST, away=(LOST,))
+    broker.has_queue([ME, OTHER, LOST], [OTHER, LOST], OTHER)
+    done = replaces_lost(broker, way)
+    assert done.returncode == 1
+    assert f"{LOST} stays a member: q (orch) has no running replica on {ME}" in done.stderr
+    assert not [line for line in broker.changes if line.startswith(("shrink", "forget", "stop_app"))]
+
+
+def test_nobody_leaves_who_alone_has_something_durable(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, LOST, away=(LOST,))
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    done = replaces_lost(broker, "--instead-of", alone=("queue 'old' in vhost 'orch'",))
+    assert (done.returncode, broker.changes) == (1, [])
+    assert f"{LOST} stays a member: queue 'old' in vhost 'orch' is nowhere else" in done.stderr
+
+
+def test_nobody_leaves_who_could_not_be_taken_out_of_a_queue(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, LOST, away=(LOST,))
+    broker.has_queue([ME, OTHER, LOST], [ME, OTHER], OTHER)
+    done = replaces_lost(broker, "--instead-of")
+    assert done.returncode == 1
+    assert f"{LOST} stays a member: it has a replica of q (orch) still" in done.stderr
+    assert broker.changes == [f"shrink {LOST}"]
+
+
+def test_one_that_has_left_already_is_no_failure(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER)
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    done = replaces_lost(broker, "--instead-of")
+    assert done.stdout.endswith(f"; {LOST} is no member\n")
+    assert broker.changes == []
+
+
+def test_asked_it_says_whether_the_others_know_a_member_and_changes_nothing(broker: Broker) -> None:
+    broker.has_members(OTHER, OTHER, ME, LOST, away=(LOST,))
+    assert replaces_lost(broker, "--ask").stdout == f"{LOST} is a member of the cluster\n"
+    broker.has_members(OTHER, OTHER, ME)
+    assert replaces_lost(broker, "--ask").stdout == f"{LOST} is no member of the cluster\n"
+    assert broker.changes == []
+
+
+def test_asked_where_no_other_broker_runs_it_does_not_guess(broker: Broker) -> None:
+    # One that is paused, as in a minority, answers and does not run.
+    broker.has_members(OTHER, OTHER, ME, away=(OTHER, ME))
+    done = replaces_lost(broker, "--ask")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"no other broker answers who could say whether {LOST} is a member" in done.stderr

@@ -38,7 +38,12 @@ def a_failure() -> Inputs:
             instance_check("backend-server", "unit", "critical", "node-app failed"),
         ),
         policy=POLICY,
-        memory=Memory(last_good={"backend": ASSIGNED}),
+        memory=Memory(
+            last_good={"backend": ASSIGNED},
+            lacking_since={("backend", "a"): NOW - 1},
+            away_since={("backend", "b"): NOW - 2},
+            back_since={("backend", "c"): NOW - 3},
+        ),
         observed_at=NOW - 0.01,
     )
 
@@ -48,6 +53,7 @@ def test_a_line_holds_everything_that_the_decision_was_made_of() -> None:
     outcome = inputs.decided()
     assert [made.code for made in outcome.decisions] == ["failover"]
     read, recorded = inputs_of(line_of(inputs, outcome))
+    assert read.memory == inputs.memory
     assert read.decided() == outcome
     assert recorded["sentence"] == outcome.sentence
 

@@ -334,6 +334,27 @@ def test_a_broker_and_a_database_leave_the_loopback_to_the_local_proxies(render:
     assert my_cnf(render, "database-server")["bind_address"] == "10.0.10.169"
 
 
+def peers(render: Render, vm: str) -> list[str]:
+    """Return the nodes that a broker's settings name."""
+    return re.findall(
+        r"^cluster_formation\.classic_config\.nodes\.\d+ = (.*)$", render(TEMPLATES / "rabbitmq.conf.j2", vm), re.M
+    )
+
+
+def test_the_members_know_each_other_and_the_spare_knows_them(render: Render) -> None:
+    members = [f"rabbit@{vm}" for vm in ("messaging-server", "frontend-server", "database-server")]
+    assert peers(render, "database-server") == members
+    assert peers(render, "backend-server") == [*members, "rabbit@backend-server"]
+
+
+def test_the_policy_has_the_brokers_of_the_inventory_as_members_and_the_spare(render: Render) -> None:
+    policy = Policy.model_validate(yaml.safe_load(render(TEMPLATES / "orch-config.yml.j2", "messaging-server")))
+    cluster = policy.services["messaging"].cluster
+    assert cluster is not None
+    assert cluster.members == ("messaging-server", "frontend-server", "database-server")
+    assert (cluster.spare, cluster.replace_after_s) == ("backend-server", 300.0)
+
+
 @pytest.mark.parametrize(
     "path",
     [

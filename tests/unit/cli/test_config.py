@@ -52,7 +52,7 @@ def test_every_fault_is_said_plainly_with_its_place(world: World, tmp_path: Path
         "  services.backend.check: timeout_s (3) is longer than interval_s (1): checks would overlap; "
         "make timeout_s at most interval_s",
         "  services.backend.prot: is not a known field; known here: order, unit, port, standby, check, activate, "
-        "deactivate, front_door, replication",
+        "deactivate, front_door, replication, cluster",
         "  failback.grace_s: should be a valid number, unable to parse string as a number (it is 'soon')",
         f"orch: {tmp_path}/policy.yml is not a valid policy: 7 faults.",
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Diagnosis, Memory, Outcome
-from orchestrator.domain.records import CommandState, Endpoint, Endpoints, MoveKind, Paused, RequestState
+from orchestrator.domain.records import CommandState, Endpoint, Endpoints, Members, MoveKind, Paused, RequestState
 from tests.fakes.fake_consul import CRITICAL
 from tests.unit.cli.world import NOW, POLICY, VMS, World
 
@@ -80,6 +80,7 @@ def test_the_json_answer_keeps_its_keys(world: World) -> None:
         "problem",
         "standby",
         "standbys_missing",
+        "cluster",
     } == set(found["services"]["backend"])
     assert {"address", "reach", "load", "maintenance", "roles", "daemons"} == set(found["vms"]["backend-server"])
 
@@ -122,6 +123,46 @@ def test_a_fleet_is_not_healthy_while_a_hot_standby_is_not_among_the_endpoints(w
     found = world.answer("status")
     assert found["healthy"] is True
     assert found["services"]["backend"]["standbys_missing"] == []
+
+
+def test_the_members_of_a_cluster_are_shown_and_each_must_be_well(world: World) -> None:
+    world.with_a_cluster()
+    found = world.answer("status")
+    assert found["healthy"] is True
+    assert found["services"]["backend"]["cluster"] == {
+        "members": dict.fromkeys(("frontend-server", "backend-server", "messaging-server"), "healthy"),
+        "spare": "database-server",
+        "replaced": None,
+        "joining": None,
+        "healthy": True,
+        "problem": None,
+    }
+    assert "healthy, messaging-server healthy; spare: database-server\n" in world.orch("status").stdout
+    world.consul.set_check("messaging-server", "rabbitmq:listens", CRITICAL, "connection refused")
+    assert world.answer("status")["healthy"] is False
+
+
+def test_a_spare_that_has_a_members_place_is_shown_and_the_fleet_is_not_healthy(world: World) -> None:
+    names = ("frontend-server", "backend-server", "database-server")
+    world.with_a_cluster(*names)
+    world.put(keys.members("backend"), Members(service="backend", members=names, since=NOW, reason="test"))
+    found = world.answer("status")
+    assert found["healthy"] is False
+    cluster = found["services"]["backend"]["cluster"]
+    assert (cluster["members"], cluster["replaced"]) == (dict.fromkeys(names, "healthy"), "messaging-server")
+    shown = world.orch("status").stdout
+    assert "database-server healthy (the spare, in the place of messaging-server)\n" in shown
+
+
+def test_members_that_nobody_can_tell_are_shown_as_that(world: World) -> None:
+    world.with_a_cluster()
+    world.put(keys.members("backend"), b"{")
+    found = world.answer("status")
+    assert (found["healthy"], found["services"]["backend"]["cluster"]["members"]) == (False, None)
+    assert keys.members("backend") in {row["key"] for row in found["unreadable"]}
+    assert "members of backend: nobody can tell: orch/services/backend/members cannot be read" in (
+        world.orch("status").stdout
+    )
 
 
 def test_a_fleet_is_not_healthy_without_a_leader(world: World) -> None:

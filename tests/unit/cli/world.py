@@ -145,6 +145,18 @@ class World:
         self.put(keys.CONFIG, json.dumps(policy).encode())
         self.fail("backend", "messaging-server", "the copy has diverged")
 
+    def with_a_cluster(self, *brokers: str) -> None:
+        """Let the backend be a cluster of the VMs but database-server, its spare; these have a broker that runs."""
+        members = [vm for vm in VMS if vm != "database-server"]
+        cluster = {"kind": "rabbitmq", "members": members, "spare": "database-server", "change": "change_member.yml"}
+        clustered = POLICY["services"]["backend"] | {"cluster": cluster}
+        policy = POLICY | {"services": POLICY["services"] | {"backend": clustered}}
+        self.put(keys.CONFIG, json.dumps(policy).encode())
+        for vm in brokers or members:
+            port = self.port(vm)
+            port.agent_register(AgentService(keys.BROKER_SERVICE, keys.BROKER_SERVICE, 5672))
+            port.agent_register_pushed(keys.BROKER_SERVICE, PushedSpec("rabbitmq:listens", "listens", 60, PASSING, ""))
+
     def change_request(self, **changes: Any) -> None:
         """Change the newest request as the leader would."""
         request = self.requests()[-1]

@@ -55,14 +55,13 @@ def policy_of(
     order: tuple[str, ...] = ("home", "second"),
     standby: str = "cold",
     replication: dict[str, Any] | None = None,
+    cluster: dict[str, Any] | None = None,
     **changes: Any,
 ) -> Policy:
-    """Return a policy with the one service; `changes` replace whole sections."""
+    """Return a policy with the one service; `changes` replace whole sections. A cluster has a fourth VM, `spare`."""
+    vms = ("home", "second", "third", *(["spare"] if cluster else []))
     document: dict[str, Any] = {
-        "vms": {
-            vm: {"address": f"10.0.0.{n}", "roles": ["controller", "worker"]}
-            for n, vm in enumerate(("home", "second", "third"), start=1)
-        },
+        "vms": {vm: {"address": f"10.0.0.{n}", "roles": ["controller", "worker"]} for n, vm in enumerate(vms, start=1)},
         "services": {
             WEB: {
                 "order": order,
@@ -73,6 +72,7 @@ def policy_of(
                 "activate": "activate_web.yml",
                 "deactivate": "deactivate_web.yml",
                 "replication": replication,
+                "cluster": cluster,
             }
         },
         **changes,
@@ -90,6 +90,7 @@ class Fleet:
         self.index = 100
         self.records: dict[str, tuple[Record | str, int]] = {}
         self.instances: dict[str, InstanceView] = {}
+        self.brokers: dict[str, InstanceView] = {}
         self.lock: LockView | None = None
         self.down: set[str] = set()
         self.without_guard: set[str] = set()
@@ -130,6 +131,11 @@ class Fleet:
         """The agent has not asked the instance since it started; the session that was bound to the probe has ended."""
         self._instance(vm, InstanceState.UNKNOWN)
         return self.unlocked() if self.lock and self.lock.holder == vm else self
+
+    def has_broker(self, vm: str, state: InstanceState = InstanceState.HEALTHY) -> Fleet:
+        """The broker on the VM is registered, and so it is with it."""
+        self.brokers[vm] = InstanceView(vm, state)
+        return self
 
     def stops(self, vm: str) -> Fleet:
         """The instance is stopped on purpose and not registered."""
@@ -251,8 +257,10 @@ class Fleet:
             endpoints=self._kept(keys.endpoints(WEB)),
             rotation=self._kept(keys.rotation(WEB)),
             sync=self._kept(keys.sync(WEB)),
+            members=self._kept(keys.members(WEB)),
             trigger_index=trigger[1] if trigger else None,
             instances=_frozen(self.instances),
+            brokers=_frozen(self.brokers),
         )
         requests = [k for k in self._all(Request) if not k.value.is_final]
         open_ids = {k.value.id for k in requests}
@@ -262,9 +270,7 @@ class Fleet:
             services=_frozen({WEB: seen}),
             requests=tuple(sorted(requests, key=lambda k: (k.value.created, k.value.id))),
             ended_requests=frozenset(k.value.id for k in self._all(Request) if k.value.is_final),
-            ended_starts=tuple(
-                k.value for k in self._all(Request) if k.value.is_final and k.value.kind is RequestKind.STANDBY
-            ),
+            ended_starts=tuple(k.value for k in self._all(Request) if k.value.is_final and not k.value.is_move),
             commands=tuple(sorted(commands, key=lambda k: (k.value.created, k.value.id))),
             paused=Paused(by="op", at=START) if self.paused else None,
             quorum_since=self.quorum_since,

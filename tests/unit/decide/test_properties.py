@@ -22,6 +22,7 @@ from orchestrator.domain.records import (
     Endpoints,
     LockValue,
     Maintenance,
+    Members,
     MoveKind,
     Paused,
     Play,
@@ -44,7 +45,7 @@ from orchestrator.domain.view import (
 )
 
 NOW = 1_700_000_000.0
-VMS = ("a", "b", "c")
+VMS = ("a", "b", "c", "d")
 NAMES = ("web", "api")
 STRANGE = "stranger"
 POLICY = Policy.model_validate(
@@ -59,8 +60,17 @@ POLICY = Policy.model_validate(
                 "check": {"kind": "http"},
                 "activate": "up.yml",
                 "deactivate": "down.yml",
+                "cluster": cluster,
             }
-            for name, order, standby in (("web", ("a", "b"), "cold"), ("api", ("b", "c", "a"), "hot"))
+            for name, order, standby, cluster in (
+                ("web", ("a", "b"), "cold", None),
+                (
+                    "api",
+                    ("b", "c", "a"),
+                    "hot",
+                    {"kind": "rabbitmq", "members": ("a", "b", "c"), "spare": "d", "change": "change.yml"},
+                ),
+            )
         },
     }
 )
@@ -127,14 +137,31 @@ class Dice:
             for _ in range(self.one_of((1, 2)))
         )
         states = {vm: self.one_of(InstanceState) for vm in (*VMS, STRANGE) if self.sometimes(0.8)}
+        brokers = {vm: self.one_of((*InstanceState, InstanceState.HEALTHY)) for vm in VMS if self.sometimes(0.9)}
         return ServiceView(
             name=name,
             assignment=self.key(assignment),
             lock=self.maybe(LockView(value, self.maybe("s1", 0.8), 5), 0.9),
             endpoints=self.key(Endpoints(service=name, epoch=self.epoch(), endpoints=rows)),
             rotation=self.key(Rotation(service=name, order=order, next_due=self.maybe(self.time(), 0.9))),
+            members=self.key(self.members(name)),
+            brokers=MappingProxyType({vm: InstanceView(vm, state) for vm, state in brokers.items()}),
             trigger_index=self.maybe(7, 0.2),
             instances=MappingProxyType({vm: InstanceView(vm, state, "words") for vm, state in states.items()}),
+        )
+
+    def members(self, name: str) -> Members:
+        """Return a record of members, most often one that the policy allows."""
+        allowed = ("abc", "abc", "dbc", "adc", "abd", "ab", "abx")
+        joining = self.maybe(self.vm())
+        leaving = self.vm() if joining else self.maybe(self.vm(), 0.1)
+        return Members(
+            service=name,
+            members=tuple(self.one_of(allowed)),
+            joining=joining,
+            leaving=leaving,
+            since=self.time(),
+            reason="because",
         )
 
     def vm_view(self, vm: str) -> VmView:
@@ -201,7 +228,13 @@ class Dice:
         """Return what the leader may remember."""
         since = {(name, vm): self.time() for name in NAMES for vm in VMS if self.sometimes()}
         lacking = {(name, vm): self.time() for name in NAMES for vm in VMS if self.sometimes()}
-        return Memory(healthy_since=MappingProxyType(since), lacking_since=MappingProxyType(lacking))
+        away = {(name, vm): self.time() for name in NAMES for vm in VMS if self.sometimes()}
+        return Memory(
+            healthy_since=MappingProxyType(since),
+            lacking_since=MappingProxyType(lacking),
+            away_since=MappingProxyType(away),
+            back_since=MappingProxyType(away),
+        )
 
 
 def changes_of(outcome: Outcome):
@@ -214,7 +247,8 @@ def says_what_it_does_and_writes_each_key_once(view: View, outcome: Outcome) -> 
     assert outcome.sentence
     assert all(decision.sentence and decision.changes for decision in outcome.decisions)
     assert all(diagnosis.sentence for diagnosis in outcome.diagnoses)
-    beside = [diagnosis for diagnosis in outcome.diagnoses if diagnosis.code == "standby_missing"]
+    others = ("standby_missing", "member_away", "member_replaced", "members_unknown")
+    beside = [diagnosis for diagnosis in outcome.diagnoses if diagnosis.code in others]
     assert {diagnosis.service for diagnosis in outcome.diagnoses} == set(NAMES)
     assert len(outcome.diagnoses) <= len(NAMES) + len(beside)
     written = [change.key for change in changes_of(outcome)]
@@ -281,6 +315,28 @@ def starts_a_standby_only_beside_an_active_that_serves(view: View, outcome: Outc
         assert view.paused is None
 
 
+def changes_a_cluster_only_with_a_majority_beside_the_two(view: View, outcome: Outcome) -> None:
+    """Three members stay, two of them well beside the one that joins, and it is said in the record first."""
+    for decision in outcome.decisions:
+        if decision.code != "member":
+            continue
+        (command,) = decision.commands
+        seen = view.services[command.service]
+        (record,) = [put.record for put in decision.changes if isinstance(put, Put) and isinstance(put.record, Members)]
+        assert (record.joining, record.leaving) == (command.target, command.leaves)
+        assert len(set(record.members)) == 3
+        assert set(record.members) < set(VMS)
+        assert command.target in record.members
+        assert command.leaves not in record.members
+        for vm in set(record.members) - {command.target}:
+            assert view.vms[vm].reach is Reach.UP
+            assert seen.brokers[vm].state is InstanceState.HEALTHY
+        assert view.vms[command.target].maintenance is None
+        assert isinstance(seen.assignment, Kept)
+        assert seen.assignment.value.active != command.leaves
+        assert view.paused is None
+
+
 def changes_no_assignment_while_paused_unless_asked(view: View, outcome: Outcome) -> None:
     """Paused means that nothing moves by itself."""
     if view.paused is None:
@@ -299,6 +355,7 @@ LAWS = (
     takes_only_the_steps_of_the_state_machines,
     points_traffic_only_at_a_healthy_holder_of_the_lock,
     starts_a_standby_only_beside_an_active_that_serves,
+    changes_a_cluster_only_with_a_majority_beside_the_two,
     changes_no_assignment_while_paused_unless_asked,
 )
 

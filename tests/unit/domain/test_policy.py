@@ -50,6 +50,8 @@ def with_(*changes: tuple[str, Any]) -> dict[str, Any]:
     return document
 
 
+CLUSTER = {"kind": "rabbitmq", "members": ["a", "b", "c"], "change": "change_member.yml"}
+D = {"address": "10.0.0.4"}
 DOOR = {"kind": "vip", "address": "10.0.0.100"}
 
 REFUSED = [
@@ -74,6 +76,19 @@ REFUSED = [
     ([("vms.b.address", "fd00::0003")], "VM b and VM c have one address, fd00::3"),
     ([("vms.c.address", "10.0.0.100")], "VM c and the front door of service web have one address, 10.0.0.100"),
     ([("services.api.front_door", DOOR)], "the front door of service web and the front door of service api have one"),
+    # Clusters.
+    (
+        [("services.api.cluster", CLUSTER | {"members": ["a", "b", "c", "d"]})],
+        "a cluster of 4 members survives no more",
+    ),
+    ([("services.api.cluster", CLUSTER | {"members": ["a", "b", "b"]})], "a cluster names a VM twice"),
+    ([("services.api.cluster", CLUSTER | {"spare": "c"})], "c is a member of the cluster, so it cannot be its spare"),
+    ([("services.api.cluster", CLUSTER | {"spare": "d"})], "service api names d in its cluster"),
+    (
+        [("services.api.cluster", CLUSTER), ("vms.d", D), ("services.api.order", ["b", "d"])],
+        "clients would be led to d",
+    ),
+    ([("services.api.cluster", CLUSTER | {"replace_after_s": 30})], "api (30) is not longer than dispatch.activation_"),
     # Instances.
     ([("services.api.unit", "nginx")], "services web and api have one unit, nginx"),
     ([("services.web.check.path", "health")], "path ('health') does not begin with a slash; /health does"),
@@ -89,6 +104,8 @@ ACCEPTED = [
     [("flapping.hold_s", 200)],
     [("services.web.check.timeout_s", 1)],
     [("services.api.unit", "nginx"), ("services.api.order", ["c"])],
+    [("services.api.cluster", CLUSTER | {"replace_after_s": 31})],
+    [("services.api.cluster", CLUSTER | {"replace_after_s": None, "spare": "d"}), ("vms.d", D)],
     [("services.web.check", {"kind": "tcp", "path": ""})],
     [("services.api.front_door", DOOR | {"address": "10.0.0.101"})],
     [("services.api.front_door", {"kind": "command", "command": ["/bin/move"], "address": "10.0.0.2"})],

@@ -117,6 +117,7 @@ def test_the_play_is_told_what_the_command_says(fleet: Fleet) -> None:
         "target": A,
         "failed_instance": "backend-server",
         "source": "",
+        "leaves": "",
         "clone": "",
         "recovered_instance": "",
         "epoch": 7,

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.domain import keys
+from orchestrator.domain.policy import ClusterPolicy
 from orchestrator.domain.records import (
     Assignment,
     Command,
@@ -18,6 +19,7 @@ from orchestrator.domain.records import (
     Endpoints,
     LockValue,
     Maintenance,
+    Members,
     MoveKind,
     Paused,
     Play,
@@ -434,3 +436,34 @@ def test_the_last_starts_of_each_hot_standby_are_seen_with_what_came_of_them() -
     view = view_of(*(KvPair(keys.request(r.id), r.to_json().encode(), 7) for r in (*starts, other)))
     assert view.ended_starts == (*starts[2:-1], starts[-1])
     assert view.ended_requests == {r.id for r in (*starts, other)}
+
+
+CLUSTER = ClusterPolicy(kind="rabbitmq", members=(*VMS, "database-server"), change="change_member.yml")
+CLUSTERED = POLICY.model_copy(
+    update={"services": {"backend": POLICY.services["backend"].model_copy(update={"cluster": CLUSTER})}}
+)
+
+
+def test_of_a_cluster_each_broker_is_seen_and_who_is_a_member() -> None:
+    members = Members(service="backend", members=VMS, since=1.0, reason="test")
+    checks = [
+        Check(vm, "rabbitmq:listens", status, "", keys.BROKER_SERVICE)
+        for vm, status in zip(VMS, ("passing", "critical"), strict=True)
+    ]
+    seen = parse_view([pair(keys.members("backend"), members)], checks, CLUSTERED)
+    backend = seen.services["backend"]
+    assert {vm: broker.state for vm, broker in backend.brokers.items()} == {
+        VMS[0]: InstanceState.HEALTHY,
+        VMS[1]: InstanceState.FAILED,
+    }
+    assert backend.members == Kept(members, 7)
+    assert dict(parse_view((), checks, POLICY).services["backend"].brokers) == {}
+
+
+def test_changes_of_a_cluster_are_seen_apart_from_the_starts_of_standbys() -> None:
+    ended = [
+        request(str(n), RequestState.FAILED, created=float(n)).with_(kind=kind, target="messaging-server")
+        for n, kind in enumerate((RequestKind.MEMBER, *(RequestKind.STANDBY,) * MAX_STARTS), start=10)
+    ]
+    view = view_of(*(pair(keys.request(r.id), r) for r in ended))
+    assert {r.id for r in view.ended_starts} == {r.id for r in ended}
