@@ -434,3 +434,18 @@ def test_the_last_starts_of_each_hot_standby_are_seen_with_what_came_of_them() -
     view = view_of(*(KvPair(keys.request(r.id), r.to_json().encode(), 7) for r in (*starts, other)))
     assert view.ended_starts == (*starts[2:-1], starts[-1])
     assert view.ended_requests == {r.id for r in (*starts, other)}
+
+
+@pytest.mark.parametrize("since", ["1e300", "253402300800", "-1"])
+def test_a_time_that_no_calendar_has_makes_a_record_unreadable(since: str) -> None:
+    value = ASSIGNMENT.to_json().replace('"since":100.0', f'"since":{since}').encode()
+    assert since.encode() in value
+    seen = parse_view([pair(keys.assignment("backend"), value)], (), POLICY).services["backend"].assignment
+    assert isinstance(seen, Unreadable)
+    assert seen.problem.startswith("since: ")
+
+
+def test_a_policy_with_a_value_that_is_not_what_its_tag_says_is_no_policy() -> None:
+    assert parse_policy(KvPair(keys.CONFIG, b"version: !!bool maybe", 7)) == Unreadable(
+        keys.CONFIG, 7, "not YAML: a value is not what its tag says"
+    )
