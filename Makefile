@@ -9,7 +9,7 @@ TEST_LAB := ORCH_LAB_NAME=$${ORCH_LAB_NAME:-orch-test}
 export PATH := $(CURDIR)/$(VENV)/browser:$(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check unit simulation integration lab-tests bench soak bootstrap bootstrap-test clean
+.PHONY: help demo test check unit fuzz simulation integration lab-tests bench soak bootstrap bootstrap-test clean
 
 help:  ## What can be made.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ check: bootstrap  ## Lint, format, types, import contracts: seconds.
 
 unit: bootstrap  ## The tests that need nothing but Python.
 	@$(PYTEST) -n auto tests/unit
+
+fuzz: bootstrap  ## Whatever may come from outside: messages, KV, configuration, events. Others: FUZZ_EXAMPLES=5000.
+	@$(PYTEST) -n auto tests/fuzz
 
 simulation: bootstrap  ## The simulated fleet under random faults.
 	@$(PYTEST) -n auto --dist worksteal tests/simulation

@@ -14,21 +14,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from orchestrator.decide import decide
 from orchestrator.domain.decision import Memory, Outcome, Reached
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Assignment
+from orchestrator.domain.records import Assignment, Moment
 from orchestrator.domain.view import View
 from orchestrator.observe.parse import parse_view, telling
 from orchestrator.store.port import Check, KvPair
 from orchestrator.store.records import problem_in
 
-# The last moment of the year 9999, after which no calendar goes.
-LAST_MOMENT = 253402300799.0
 # One segment; the ring has two, so that the disk never holds more than twice this (about an hour of a busy fleet).
 SEGMENT_BYTES = 8 * 1024 * 1024
 
@@ -115,9 +113,6 @@ def _text(value: bytes) -> Any:
 
 def _bytes(value: Any) -> bytes:
     return base64.b64decode(value["base64"]) if isinstance(value, dict) else str(value).encode()
-
-
-Moment = Annotated[float, Field(ge=0, le=LAST_MOMENT, allow_inf_nan=False)]
 
 
 class _Line(BaseModel):

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from orchestrator.domain.sentence import one_line
+
 DEFAULT_PATH = Path("/etc/orch/orch.json")
 PATH_VARIABLE = "ORCH_SETTINGS"
 
@@ -97,7 +99,7 @@ def load_settings(path: Path | None = None) -> LocalSettings:
         wrong = "; ".join(
             f"{'.'.join(str(part) for part in each['loc']) or 'the file'}: {each['msg']}" for each in error.errors()
         )
-        raise SettingsError(f"{path} is not valid: {wrong}") from None
+        raise SettingsError(one_line(f"{path} is not valid: {wrong}")) from None
 
 
 def read_secret(path: Path) -> str:

@@ -20,11 +20,15 @@ from orchestrator.cli.inventory import Vms
 from orchestrator.cli.policy_file import Faults, fault_sentences, policy_of
 from orchestrator.domain.document import BrokenDocument, json_document_in
 from orchestrator.domain.policy import Policy, ServicePolicy
+from orchestrator.domain.sentence import one_line
 from orchestrator.domain.wire import OLD_SERVICE_NAMES
 
 
 class NotConvertible(Exception):
     """The document cannot be converted; the message is one sentence."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(one_line(sentence))
 
 
 class _Old(BaseModel):
@@ -89,7 +93,7 @@ def converted(text: str | bytes, vms: Vms, in_force: Policy | None) -> tuple[Pol
     policy = policy_of(json.dumps(document))
     if isinstance(policy, Faults):
         raise NotConvertible(f"what it says makes no valid policy: {'; '.join(policy.sentences)}")
-    return policy, tuple(notes)
+    return policy, tuple(one_line(note) for note in notes)
 
 
 def vms_of_policy(policy: Policy | None) -> Vms:

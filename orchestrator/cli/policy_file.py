@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from orchestrator.domain.document import BrokenDocument, document_in
 from orchestrator.domain.policy import Policy
+from orchestrator.domain.sentence import one_line
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def policy_of(text: str | bytes) -> Policy | Faults:
     except BrokenDocument as broken:
         return Faults((str(broken),))
     if not isinstance(document, dict):
-        return Faults((f"the document is {_named(document)}, not a mapping with vms, services and so on",))
+        return Faults((one_line(f"the document is {_named(document)}, not a mapping with vms, services and so on"),))
     try:
         return Policy.model_validate(document)
     except ValidationError as error:
@@ -84,7 +85,7 @@ def _written(policy: Policy) -> dict[str, Any]:
 
 def _sentence(fault: Mapping[str, Any]) -> str:
     where = ".".join(str(part) for part in fault["loc"]) or "policy"
-    return f"{where}: {_plain(fault)}"
+    return one_line(f"{where}: {_plain(fault)}")
 
 
 def _plain(fault: Mapping[str, Any]) -> str:
@@ -103,7 +104,7 @@ def _plain(fault: Mapping[str, Any]) -> str:
     if kind in _SHOULD_BE:
         return f"should be {_SHOULD_BE[kind]} (it is {_named(given)})"
     if kind == "literal_error":
-        return f"{given!r} is not one of {context.get('expected')}"
+        return f"{_named(given)} is not one of {context.get('expected')}"
     said = str(fault["msg"]).replace("Input should", "should").replace("Value error, ", "")
     return f"{said} (it is {_named(given)})"
 

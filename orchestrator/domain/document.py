@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from orchestrator.domain.sentence import one_line
+
 
 class BrokenDocument(ValueError):
     """The text is no document; the message is one sentence that begins with the place where there is one."""
@@ -58,7 +60,9 @@ def _yaml_document_in(text: str | bytes) -> Any:
     class Loader(yaml.SafeLoader):
         """A loader of its own, so that what is refused below is nobody else's."""
 
-    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    def mapping(loader: yaml.SafeLoader, node: yaml.Node) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "what is called a mapping is none", node.start_mark)
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:
             # YAML's own `<<` may be overridden by what stands beside it; that is what it is for.
@@ -80,10 +84,13 @@ def _yaml_document_in(text: str | bytes) -> Any:
         raise
     except ValueError as error:
         # What YAML takes for a date and Python does not.
-        raise BrokenDocument(str(error)) from None
+        raise BrokenDocument(one_line(str(error))) from None
+    except (LookupError, AttributeError, ArithmeticError):
+        # What PyYAML meets in a value that is not of the kind that its tag says (`!!bool maybe`).
+        raise BrokenDocument("not YAML: a value is not what its tag says") from None
 
 
 def _yaml_fault(error: Exception) -> str:
     mark = getattr(error, "problem_mark", None)
     where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "document"
-    return f"{where}: not YAML: {getattr(error, 'problem', None) or error}"
+    return one_line(f"{where}: not YAML: {getattr(error, 'problem', None) or error}")

@@ -8,11 +8,16 @@ All times are wall-clock seconds since the epoch, for people and for comparing w
 from __future__ import annotations
 
 from enum import Enum
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 R = TypeVar("R", bound="Record")
+
+# The last moment of the year 9999, after which no calendar goes.
+LAST_MOMENT = 253402300799.0
+Moment = Annotated[float, Field(ge=0, le=LAST_MOMENT, allow_inf_nan=False)]
+"""A wall-clock time that can be shown as a date."""
 
 
 class Record(BaseModel):
@@ -146,7 +151,7 @@ class Assignment(Record):
     previous active until the endpoints have moved. On any other VM the guard stops it. The active and the
     designated VM need not be named here: they may always run it."""
     epoch: int = Field(ge=1)
-    since: float
+    since: Moment
     kind: MoveKind
     reason: str
     previous: str | None = None
@@ -155,9 +160,9 @@ class Assignment(Record):
     """The service has not been served by its designated VM yet: it may never have been started there."""
     accepts_data_loss: bool = False
     """An operator let this copy be promoted although it may lack acknowledged writes."""
-    failovers: tuple[float, ...] = ()
+    failovers: tuple[Moment, ...] = ()
     """Times of the automatic failovers within the flapping window."""
-    hold_until: float | None = None
+    hold_until: Moment | None = None
     """No automatic move of this service before this time (or an acknowledgement)."""
 
     def may_run_on(self, vm: str) -> bool:
@@ -170,7 +175,7 @@ class LockValue(Record):
 
     vm: str
     epoch: int = 0
-    at: float | None = None
+    at: Moment | None = None
     """When the lock was taken, by the clock of the VM that took it."""
     ready: bool = True
     """Whether the holder takes traffic: a replicated service's holder promotes its copy first."""
@@ -205,7 +210,7 @@ class Sync(Record):
     epoch: int = Field(ge=1)
     complete: tuple[str, ...] = Field(min_length=1)
     """VMs whose copy holds every acknowledged write. Only these are ever promoted by themselves."""
-    since: float
+    since: Moment
     """Since when these are the whole ones: what was acknowledged earlier is in the other copy too, if there is one."""
     reason: str
 
@@ -219,7 +224,7 @@ class Members(Record):
     """The member that the cluster has yet to take in; None: the cluster is as it should be."""
     leaving: str | None = None
     """The VM whose place it takes, and which has yet to leave the cluster."""
-    since: float
+    since: Moment
     reason: str
 
 
@@ -229,8 +234,8 @@ class Rotation(Record):
     service: str
     order: tuple[str, ...]
     index: int = 0
-    last: float | None = None
-    next_due: float | None = None
+    last: Moment | None = None
+    next_due: Moment | None = None
 
 
 class Request(Record):
@@ -253,12 +258,12 @@ class Request(Record):
     """`rule`, `message`, `key`, or `cli:<user>@<host>`."""
     state: RequestState = RequestState.PENDING
     outcome: str = ""
-    created: float
-    updated: float
+    created: Moment
+    updated: Moment
     epoch: int | None = None
     """Epoch of the assignment that this request wrote; absent while the target is being prepared."""
     previous: str | None = None
-    times: dict[str, float] = Field(default_factory=dict)
+    times: dict[str, Moment] = Field(default_factory=dict)
     """Wall-clock time of each step: detected, decided, assigned, locked, endpoints, finished."""
 
     @property
@@ -297,12 +302,12 @@ class Command(Record):
     """Runs only while the service's assignment has exactly this epoch."""
     state: CommandState = CommandState.PENDING
     reason: str = ""
-    created: float
+    created: Moment
     worker: str | None = None
     attempt: int = 0
-    claimed: float | None = None
-    first_task: float | None = None
-    finished: float | None = None
+    claimed: Moment | None = None
+    first_task: Moment | None = None
+    finished: Moment | None = None
     cancel_requested: bool = False
     task: str = ""
     """The task that is running now, for progress."""
@@ -320,7 +325,7 @@ class HistoryEntry(Record):
     """One line of the journal that an operator reads."""
 
     id: str
-    at: float
+    at: Moment
     service: str | None = None
     kind: str
     reason: str
@@ -334,7 +339,7 @@ class Paused(Record):
     """Automation is off."""
 
     by: str
-    at: float
+    at: Moment
     reason: str = ""
 
 
@@ -342,5 +347,5 @@ class Maintenance(Record):
     """The VM is no target for anything."""
 
     by: str
-    at: float
+    at: Moment
     reason: str = ""

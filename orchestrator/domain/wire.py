@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Command, Request, RequestKind
+from orchestrator.domain.sentence import one_line
 
 QUEUE = "failover_commands"
 DEAD_LETTER_QUEUE = "failover_commands.dead"
@@ -80,7 +81,7 @@ def parse_message(body: bytes) -> Message:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "message"
-        raise ValueError(f"not a command message: {where}: {first['msg']}") from None
+        raise ValueError(one_line(f"not a command message: {where}: {first['msg']}")) from None
 
 
 def service_meant(name: str, policy: Policy | None) -> str:

@@ -16,7 +16,7 @@ from orchestrator.domain.wire import Message, request_of
 from orchestrator.store.port import Port
 from orchestrator.store.records import create_record
 
-_PLAIN_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+_PLAIN_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 REDELIVERY_WINDOW_MS = 3600 * 1000
 
 
@@ -26,7 +26,7 @@ def hand_request(message: Message, body: bytes, now: float, policy: Policy | Non
     `policy`: the one in force, None while it is not known.
     """
     request = request_of(message, "", now, policy)
-    name = request.service if _PLAIN_NAME.match(request.service) else "unknown"
+    name = request.service if _PLAIN_NAME.fullmatch(request.service) else "unknown"
     return request.with_(id=f"{int(now * 1000):013d}-{name}-{digest_of(body)}")
 
 

@@ -26,6 +26,8 @@ from typing import Any, Protocol
 from ansible_runner import Runner
 from ansible_runner.config.runner import RunnerConfig
 
+from orchestrator.domain.records import LAST_MOMENT
+from orchestrator.domain.sentence import encodable
 from orchestrator.execute import playbook_client
 from orchestrator.execute.environment import Places, play_environment, runner_environment
 from orchestrator.execute.processes import kill_below_mentioning
@@ -96,7 +98,7 @@ class Plays(Protocol):
 
 
 @dataclass(slots=True)
-class _Running:
+class Running:
     """One play of this process."""
 
     order: Order
@@ -122,22 +124,28 @@ class _Running:
         False: the event need not be kept as a file, the output is.
         """
         try:
-            lines = str(event.get("stdout") or "").splitlines()
+            lines = encodable(str(event.get("stdout") or "")).splitlines()
             self.tail.extend(line[:TAIL_WIDTH] for line in lines if line.strip())
             if event.get("event") in ("playbook_on_task_start", "playbook_on_handler_task_start"):
-                name = str((event.get("event_data") or {}).get("task") or "")
-                self.post(TaskStarted(self.order.command_id, name[:TAIL_WIDTH], event_time(event)))
+                self.post(TaskStarted(self.order.command_id, task_in(event)[:TAIL_WIDTH], event_time(event)))
         except Exception:
             log.exception("An event of the play %s could not be read.", self.order.command_id)
         return False
 
 
+def task_in(event: Mapping[str, Any]) -> str:
+    """Return the name of the task that the event is about; nothing, where it does not say."""
+    data = event.get("event_data")
+    return encodable(str(data.get("task") or "")) if isinstance(data, dict) else ""
+
+
 def event_time(event: Mapping[str, Any]) -> float:
-    """Return when the play's process made the event; now, where it does not say."""
+    """Return when the play's process made the event; now, where it names no time that a record takes."""
     try:
-        return datetime.datetime.fromisoformat(str(event["created"])).timestamp()
-    except (KeyError, ValueError):
+        at = datetime.datetime.fromisoformat(str(event["created"])).timestamp()
+    except (KeyError, ValueError, OverflowError):
         return time.time()
+    return at if 0 <= at <= LAST_MOMENT else time.time()
 
 
 class AnsiblePlays:
@@ -146,14 +154,14 @@ class AnsiblePlays:
     def __init__(self, places: Places, post: Callable[[PlayEvent], None], keep_artefacts: int = 50) -> None:
         self._places = places
         self._post = post
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._lock = threading.Lock()
         self.keep_artefacts = keep_artefacts
 
     def start(self, order: Order) -> None:
         """Start the play in a thread of its own."""
         folder = self._places.artefacts / order.command_id
-        running = _Running(order, self._post, time.monotonic() + order.timeout_s, folder)
+        running = Running(order, self._post, time.monotonic() + order.timeout_s, folder)
         with self._lock:
             self._running[order.command_id] = running
         threading.Thread(
@@ -167,13 +175,13 @@ class AnsiblePlays:
         if running is not None:
             running.cancelled.set()
 
-    def _run_and_report(self, running: _Running) -> None:
+    def _run_and_report(self, running: Running) -> None:
         order = running.order
         try:
             ended = self._run(running)
         except Exception as error:
             log.exception("The play of the command %s could not be run.", order.command_id)
-            problem = f"{type(error).__name__}: {error}"
+            problem = encodable(f"{type(error).__name__}: {error}")
             ended = PlayEnded(order.command_id, order.attempt, Ended.NOT_RUN, None, tuple(running.tail), problem)
         with self._lock:
             if self._running.get(order.command_id) is running:
@@ -182,7 +190,7 @@ class AnsiblePlays:
         self._post(ended)
         prune_artefacts(self._places.artefacts, self.keep_artefacts, busy)
 
-    def _run(self, running: _Running) -> PlayEnded:
+    def _run(self, running: Running) -> PlayEnded:
         order = running.order
         playbook = self._places.ansible_dir / "playbooks" / order.playbook
         if not _PLAYBOOK_NAME.match(order.playbook) or not playbook.is_file():

@@ -16,8 +16,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from orchestrator.domain import keys
+from orchestrator.domain.document import json_document_in
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, Endpoints, Sync
+from orchestrator.domain.view import Unreadable
 from orchestrator.node.duties import Follow
 from orchestrator.node.feed import Newest
 from orchestrator.node.instance import KEPT_BY, lock_view, session_name
@@ -33,6 +35,7 @@ from orchestrator.node.situation import (
     UnitStatus,
 )
 from orchestrator.store.port import AgentCheck, AgentService, KvPair, Session, is_unasked
+from orchestrator.store.records import kept_policy, problem_in
 
 log = logging.getLogger(__name__)
 
@@ -102,15 +105,14 @@ class Knowledge:
         if pair is None:
             self._complain(keys.CONFIG, -1, "orch/config is absent: the last good policy stays in force")
             return False
-        try:
-            policy = Policy.model_validate_json(pair.value)
-        except ValueError as error:
-            self._complain(keys.CONFIG, pair.modify_index, f"orch/config is not valid and is ignored: {error}")
+        found = kept_policy(pair)
+        if isinstance(found, Unreadable):
+            self._complain(keys.CONFIG, pair.modify_index, f"orch/config is not valid and is ignored: {found.problem}")
             return False
-        if policy == self.policy:
+        if found.value == self.policy:
             return False
-        self.policy = policy
-        self._keep(POLICY_FILE, policy.model_dump_json())
+        self.policy = found.value
+        self._keep(POLICY_FILE, found.value.model_dump_json())
         return True
 
     def take_unit(self, unit: str, status: UnitStatus) -> None:
@@ -212,7 +214,9 @@ class Knowledge:
         try:
             assignment = Assignment.from_json(pair.value)
         except ValueError as error:
-            self._complain(pair.key, pair.modify_index, f"{pair.key} cannot be read, the last good one stays: {error}")
+            self._complain(
+                pair.key, pair.modify_index, f"{pair.key} cannot be read, the last good one stays: {problem_in(error)}"
+            )
             return 0
         if self._assignments.get(service) != assignment:
             self._assignments[service] = assignment
@@ -229,8 +233,9 @@ class Knowledge:
         try:
             record = Sync.from_json(pair.value)
         except ValueError as error:
-            self._complain(pair.key, pair.modify_index, f"{pair.key} cannot be read, nothing is promoted: {error}")
-            return replace(state, sync_index=pair.modify_index, sync_problem=str(error))
+            problem = problem_in(error)
+            self._complain(pair.key, pair.modify_index, f"{pair.key} cannot be read, nothing is promoted: {problem}")
+            return replace(state, sync_index=pair.modify_index, sync_problem=problem)
         return replace(state, sync=record, sync_index=pair.modify_index)
 
     def _had_traffic(self, service: str, pair: KvPair | None) -> bool:
@@ -258,7 +263,7 @@ class Knowledge:
 
     def _kept_assignments(self) -> dict[str, Assignment]:
         try:
-            kept = json.loads((self._state_dir / ASSIGNMENTS_FILE).read_bytes())
+            kept = json_document_in((self._state_dir / ASSIGNMENTS_FILE).read_bytes())
             return {str(name): Assignment.model_validate(each) for name, each in kept.items()}
         except (OSError, ValueError, AttributeError):
             return {}

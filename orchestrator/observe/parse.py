@@ -14,7 +14,6 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from orchestrator.domain import keys
-from orchestrator.domain.document import document_in
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import (
     Assignment,
@@ -42,7 +41,7 @@ from orchestrator.domain.view import (
     VmView,
 )
 from orchestrator.store.port import Check, KvPair, is_unasked
-from orchestrator.store.records import problem_in
+from orchestrator.store.records import kept_policy, problem_in
 
 R = TypeVar("R", bound=Record)
 
@@ -54,16 +53,8 @@ BY_NOBODY_KNOWN = "unknown"
 
 
 def parse_policy(pair: KvPair | None) -> Kept[Policy] | Unreadable | None:
-    """Read `orch/config`: the policy, or why it is none, or None where the key is absent.
-
-    JSON, as `orch config apply` writes it, and YAML, as a person may put it.
-    """
-    if pair is None:
-        return None
-    parsed = _policy_in(pair.value)
-    if isinstance(parsed, str):
-        return Unreadable(pair.key, pair.modify_index, parsed)
-    return Kept(parsed, pair.modify_index)
+    """Read `orch/config`: the policy, or why it is none, or None where the key is absent."""
+    return None if pair is None else kept_policy(pair)
 
 
 def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy) -> View:
@@ -130,14 +121,6 @@ def _read(pair: KvPair | None, record_type: type[R]) -> Kept[R] | Unreadable | N
 def _record_in(record_type: type[R], value: bytes) -> R | str:
     try:
         return record_type.from_json(value)
-    except ValueError as error:
-        return problem_in(error)
-
-
-@lru_cache(maxsize=8)
-def _policy_in(value: bytes) -> Policy | str:
-    try:
-        return Policy.model_validate(document_in(value))
     except ValueError as error:
         return problem_in(error)
 

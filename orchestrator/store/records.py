@@ -7,6 +7,7 @@ Never writes unconditionally, never takes an unreadable value for an absent one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -14,7 +15,10 @@ from tenacity import Retrying, retry_if_result, stop_after_attempt, wait_increme
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Change, Decision, Put, Unchanged
+from orchestrator.domain.document import document_in
+from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Record
+from orchestrator.domain.sentence import one_line
 from orchestrator.domain.view import Kept, Unreadable
 from orchestrator.store.port import (
     CasDelete,
@@ -47,10 +51,10 @@ class UnreadableRecord(Exception):
 def problem_in(error: ValueError) -> str:
     """Say in one sentence why a value could not be read."""
     if not isinstance(error, ValidationError):
-        return str(error)[:300] or type(error).__name__
+        return one_line(str(error))[:300] or type(error).__name__
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])
-    return (f"{where}: {first['msg']}" if where else first["msg"])[:300]
+    return one_line(f"{where}: {first['msg']}" if where else first["msg"])[:300]
 
 
 def kept_or_unreadable(pair: KvPair, record_type: type[R]) -> Kept[R] | Unreadable:
@@ -59,6 +63,22 @@ def kept_or_unreadable(pair: KvPair, record_type: type[R]) -> Kept[R] | Unreadab
         return Kept(record_type.from_json(pair.value), pair.modify_index, pair.session)
     except ValueError as error:
         return Unreadable(pair.key, pair.modify_index, problem_in(error), pair.session)
+
+
+def kept_policy(pair: KvPair) -> Kept[Policy] | Unreadable:
+    """Read the pair's value as the policy: JSON, as `orch config apply` writes it, or YAML, as a person may put it."""
+    parsed = _policy_in(pair.value)
+    if isinstance(parsed, str):
+        return Unreadable(pair.key, pair.modify_index, parsed)
+    return Kept(parsed, pair.modify_index)
+
+
+@lru_cache(maxsize=8)
+def _policy_in(value: bytes) -> Policy | str:
+    try:
+        return Policy.model_validate(document_in(value))
+    except ValueError as error:
+        return problem_in(error)
 
 
 def read_record(port: Port, key: str, record_type: type[R]) -> Kept[R] | Unreadable | None:

@@ -188,3 +188,12 @@ def test_whoever_applies_a_policy_is_reminded_of_where_the_next_deployment_takes
     applied = world.orch("config", "apply", written(tmp_path, document))
     assert "change it there too" in applied.stdout.splitlines()[-1]
     assert "there too" not in world.orch("config", "apply", written(tmp_path, document)).stdout
+
+
+def test_a_document_that_unfolds_without_end_is_named_and_not_printed(world: World, tmp_path: Path) -> None:
+    lists = ["a0: &a0 [x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 6))]
+    (tmp_path / "policy.yml").write_text("\n".join([*lists, "version: *a5"]), encoding="utf-8")
+    result = world.orch("config", "validate", str(tmp_path / "policy.yml"))
+    assert result.exit_code == 8
+    assert "  version: a list is not one of 1" in result.stderr.splitlines()
+    assert len(result.stderr) < 2000

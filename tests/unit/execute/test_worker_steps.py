@@ -496,3 +496,11 @@ def test_an_assignment_that_cannot_be_read_stops_nothing_and_starts_nothing(flee
     fleet.consul.now = 3.0
     fleet.a.cycle()
     assert list(fleet.a.plays.running) == [COMMAND.id]
+
+
+def test_a_message_that_names_a_service_with_a_line_break_gets_a_key_that_can_be_typed(fleet: Fleet) -> None:
+    fleet.a.deliver(json.dumps({"command_type": "failover", "instance_type": "backend\n"}).encode())
+    fleet.a.cycle()
+    (request,) = fleet.requests()
+    assert request.id.isprintable()
+    assert request.service == "backend\n"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Endpoint, Endpoints, Sync
-from orchestrator.node.knowledge import Knowledge
+from orchestrator.node.knowledge import ASSIGNMENTS_FILE, Knowledge
 from orchestrator.store.port import KvPair
 from tests.simulation.world import policy_document
 from tests.unit.node.build import assignment
@@ -63,3 +64,17 @@ def test_where_there_is_a_record_it_alone_counts(tmp_path: Path) -> None:
     record = Sync(service="database", primary=OTHER, epoch=7, complete=(OTHER,), since=1.0, reason="test")
     pair = KvPair(keys.sync("database"), record.to_json().encode(), 5)
     assert not had_traffic(tmp_path, assigned(), pointed_at(), pair)
+
+
+def test_a_policy_in_yaml_is_in_force_for_the_guard_as_for_the_controllers(tmp_path: Path) -> None:
+    document = yaml.safe_dump(policy_document("cold", 5.0, 86400.0, lease_s=1.0)).encode()
+    knowledge = Knowledge(HERE, tmp_path)
+    assert knowledge.take_policy(KvPair(keys.CONFIG, document, 7))
+    assert knowledge.policy == POLICY
+    # And it is what a guard finds that begins without Consul.
+    assert Knowledge(HERE, tmp_path).policy == POLICY
+
+
+def test_a_guard_begins_with_assignments_on_its_disk_that_are_none(tmp_path: Path) -> None:
+    (tmp_path / ASSIGNMENTS_FILE).write_bytes(b"[" * 100_000)
+    assert [each.assignment for each in known(tmp_path).view().situations] == [None]

@@ -467,3 +467,18 @@ def test_changes_of_a_cluster_are_seen_apart_from_the_starts_of_standbys() -> No
     ]
     view = view_of(*(pair(keys.request(r.id), r) for r in ended))
     assert {r.id for r in view.ended_starts} == {r.id for r in ended}
+
+
+@pytest.mark.parametrize("since", ["1e300", "253402300800", "-1"])
+def test_a_time_that_no_calendar_has_makes_a_record_unreadable(since: str) -> None:
+    value = ASSIGNMENT.to_json().replace('"since":100.0', f'"since":{since}').encode()
+    assert since.encode() in value
+    seen = parse_view([pair(keys.assignment("backend"), value)], (), POLICY).services["backend"].assignment
+    assert isinstance(seen, Unreadable)
+    assert seen.problem.startswith("since: ")
+
+
+def test_a_policy_with_a_value_that_is_not_what_its_tag_says_is_no_policy() -> None:
+    assert parse_policy(KvPair(keys.CONFIG, b"version: !!bool maybe", 7)) == Unreadable(
+        keys.CONFIG, 7, "not YAML: a value is not what its tag says"
+    )
