@@ -128,7 +128,8 @@ class _Running:
                 name = str((event.get("event_data") or {}).get("task") or "")
                 self.post(TaskStarted(self.order.command_id, name[:TAIL_WIDTH], event_time(event)))
         except Exception:
-            log.exception("An event of the play %s could not be read.", self.order.command_id)
+            command_id = self.order.command_id
+            log.exception("An event of the play %s could not be read.", command_id, extra={"command": command_id})
         return False
 
 
@@ -172,7 +173,8 @@ class AnsiblePlays:
         try:
             ended = self._run(running)
         except Exception as error:
-            log.exception("The play of the command %s could not be run.", order.command_id)
+            fields = {"command": order.command_id}
+            log.exception("The play of the command %s could not be run.", order.command_id, extra=fields)
             problem = f"{type(error).__name__}: {error}"
             ended = PlayEnded(order.command_id, order.attempt, Ended.NOT_RUN, None, tuple(running.tail), problem)
         with self._lock:
