@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
@@ -121,8 +122,18 @@ def test_promtool_has_nothing_against(words: tuple[str, ...]) -> None:
     assert_promtool_finds_nothing(*words)
 
 
+def test_promtool_can_read_every_query_of_the_dashboard(tmp_path: Path) -> None:
+    dashboard = json.loads((MONITORING / "grafana-dashboard.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())]
+    rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+    assert rules
+    file = tmp_path / "queries.yml"
+    file.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+    assert_promtool_finds_nothing("check", "rules", str(file))
+
+
 def assert_promtool_finds_nothing(*words: str, given: str = "") -> None:
-    """Run Prometheus' tool where the monitoring files are; it says nothing but what it did."""
+    """Run Prometheus' own tool where the monitoring files are."""
     done = subprocess.run(
         ["promtool", *words], check=False, cwd=MONITORING, input=given, capture_output=True, text=True, timeout=60
     )
