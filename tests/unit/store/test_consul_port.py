@@ -105,6 +105,7 @@ def test_whoever_counts_is_told_each_call_that_failed_and_no_other(noting_agent:
     assert told == []
     noting_agent.shutdown()
     noting_agent.server_close()
+    noting_agent.close_connections()
     for call in (lambda: port.kv_get("orch/x"), lambda: port.txn(()), lambda: port.session_create("x", ())):
         told.clear()
         with pytest.raises(Unknown) as raised:
