@@ -53,7 +53,7 @@ lab_packages=(
 )
 test_packages=(
     rabbitmq-server:rabbitmq-server sshd:openssh-server node:nodejs
-    mariadbd:mariadb-server mariadb-backup:mariadb-backup
+    mariadbd:mariadb-server mariadb-backup:mariadb-backup promtool:prometheus
 )
 os_release=/etc/os-release
 

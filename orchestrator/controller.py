@@ -17,11 +17,12 @@ from dataclasses import dataclass, replace
 from orchestrator.decide import decide
 from orchestrator.dispatch.publisher import Publisher
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Memory, Outcome
+from orchestrator.domain.decision import Decision, Memory, Outcome, Put
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Command
-from orchestrator.domain.view import Unreadable
+from orchestrator.domain.records import Command, HistoryEntry
+from orchestrator.domain.view import Unreadable, View
 from orchestrator.liveness import Liveness
+from orchestrator.metrics.controller import ControllerMetrics, Decide
 from orchestrator.observe.parse import parse_policy
 from orchestrator.observe.quorum import QuorumWatch
 from orchestrator.observe.watch import Observed, Snapshot, leader_sources, start_watching
@@ -50,19 +51,26 @@ DEFAULT_KEEP = 200
 
 @dataclass(frozen=True, slots=True)
 class Cycle:
-    """What one cycle came to: when to come round again at the latest, and what was written."""
+    """What one cycle came to: when to come round again at the latest, what was decided on which view, what written."""
 
     wake_at: float | None
     outcome: Outcome | None
     applied: tuple[Decision, ...] = ()
+    view: View | None = None
 
 
 class Controller:
     """Decides and writes. Holds the leader's memory; knows no thread, socket or clock."""
 
     def __init__(
-        self, port: Port, publish: Callable[[Command], None], record: Callable[[Inputs, Outcome], None]
+        self,
+        port: Port,
+        publish: Callable[[Command], None],
+        record: Callable[[Inputs, Outcome], None],
+        decide: Decide = decide,
     ) -> None:
+        """`decide` is the one of `orchestrator.decide`, whatever is wrapped around it."""
+        self._decide = decide
         self._port = port
         self._publish = publish
         self._record = record
@@ -110,7 +118,7 @@ class Controller:
         view = inputs.view()
         for bad in view.unreadable:
             self._complain(f"{bad.key} cannot be read and is ignored: {bad.problem}")
-        outcome = decide(view, self._memory, policy, now)
+        outcome = self._decide(view, self._memory, policy, now)
         applied, unsure = self._write(outcome.decisions, leader_session)
         self._note_own_writes(applied, now)
         self._memory = self._memory_after(outcome, applied)
@@ -119,7 +127,7 @@ class Controller:
             self._say(outcome.sentence)
         soon = now + AFTER_UNKNOWN_S
         wake_at = min(outcome.wake_at or soon, soon) if unsure else outcome.wake_at
-        return Cycle(wake_at, outcome, applied)
+        return Cycle(wake_at, outcome, applied, view)
 
     def _lacks_own_writes(self, snapshot: Snapshot, now: float) -> bool:
         """Say whether the snapshot still shows something as it was before we wrote it.
@@ -147,13 +155,14 @@ class Controller:
             try:
                 result = apply_decision(self._port, decision, leader_session)
             except (Unknown, Refused) as problem:
-                log.warning("could not find out whether this was written: %s (%s)", decision.sentence, problem)
+                unsure = "could not find out whether this was written: %s (%s)"
+                log.warning(unsure, decision.sentence, problem, extra=fields_of(decision))
                 return tuple(applied), True
             if result is not TxnOutcome.WON:
-                log.info("overtaken, deciding anew: %s", decision.sentence)
+                log.info("overtaken, deciding anew: %s", decision.sentence, extra=fields_of(decision))
                 overtaken = True
                 continue
-            log.info(decision.sentence, extra={"service": decision.service})
+            log.info(decision.sentence, extra=fields_of(decision))
             applied.append(decision)
             for command in decision.commands:
                 self._publish(command)
@@ -179,21 +188,32 @@ class Controller:
             log.warning(sentence)
 
 
+def fields_of(decision: Decision) -> dict[str, object]:
+    """Return the journal's fields for what is logged about the decision: those of its history entry."""
+    records = [change.record for change in decision.changes if isinstance(change, Put)]
+    entry = next((record for record in records if isinstance(record, HistoryEntry)), None)
+    commands = ",".join(command.id for command in decision.commands)
+    told = {"vm": entry.vm, "epoch": entry.epoch, "request": entry.request_id} if entry else {}
+    return {"service": decision.service, **told, "command": commands or None}
+
+
 def run(settings: LocalSettings, stop: threading.Event) -> None:
     """Run the controller until `stop` is set. Leads when it can, follows otherwise, and keeps its view warm."""
 
     def make_port(stale: bool = False) -> Port:
-        where = settings.consul
-        return ConsulPort(where.host, where.port, token=settings.consul_token(), stale_reads=stale)
+        where, failed = settings.consul, metrics.note_consul_failure
+        return ConsulPort(where.host, where.port, token=settings.consul_token(), stale_reads=stale, on_failure=failed)
 
-    port = make_port()
-    liveness = Liveness(settings.health_ports.controller, stale_after_s=STALE_AFTER_S, daemon="controller")
     publisher = Publisher(settings.amqp)
     recorder = Recorder(settings.state_dir / "recorder")
+    metrics = ControllerMetrics(lambda: election.leads, lambda: publisher.waiting, lambda: recorder.dropped)
+    port = make_port()
     election = Election(port, settings.vm)
+    liveness = Liveness(settings.health_ports.controller, STALE_AFTER_S, "controller", metrics)
     observed = start_watching(make_port, leader_sources(stop), stop)
     publisher.start()
-    loop = Loop(port, observed, election, Controller(port, publisher.publish, recorder.write), liveness)
+    controller = Controller(port, publisher.publish, recorder.write, metrics.timed(decide))
+    loop = Loop(port, observed, election, controller, liveness, note=metrics.note)
     try:
         loop.run(stop)
     finally:
@@ -214,8 +234,10 @@ class Loop:
         liveness: Liveness,
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        note: Callable[[Cycle], None] = lambda cycle: None,
     ) -> None:
-        """`wall` and `monotonic` are others in the simulation only."""
+        """`wall` and `monotonic` are others in the simulation only. `note` is told each cycle, to be counted."""
+        self._note = note
         self._wall = wall
         self._monotonic = monotonic
         self._port = port
@@ -275,7 +297,9 @@ class Loop:
         if is_news or is_due or begins:
             observed_at = now - (self._monotonic() - snapshot.changed_at) if is_news else now
             since = self._quorum.since
-            self._wake_at = self._controller.cycle(snapshot, session, now, observed_at, since).wake_at
+            cycle = self._controller.cycle(snapshot, session, now, observed_at, since)
+            self._wake_at = cycle.wake_at
+            self._note(cycle)
         self._tend(snapshot, session)
 
     def _keeps_leading(self, snapshot: Snapshot) -> bool:

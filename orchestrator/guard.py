@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from orchestrator.domain import keys
 from orchestrator.domain.policy import FrontDoorPolicy
 from orchestrator.liveness import Liveness
+from orchestrator.metrics.guard import GuardMetrics
 from orchestrator.node.address import AddressTrouble, Door, door_for
 from orchestrator.node.catalog import CatalogComparison
 from orchestrator.node.duty import FAREWELL_S
@@ -91,22 +92,24 @@ class Guard:
         self._token = settings.consul_token()
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopping = False
+        self._metrics = GuardMetrics(lambda: self._rounds.view)
         self._port = self._open_port(stale=False)
         self._probes = ThreadPoolExecutor(_PROBE_THREADS, thread_name_prefix="probe")
         self._knowledge = Knowledge(settings.vm, settings.state_dir)
         self._hand = Hand(settings.vm, self._port, self._probe)
-        self._rounds = Rounds(self._knowledge, self._port, self._hand, time.monotonic)
+        self._rounds = Rounds(self._knowledge, self._port, self._hand, time.monotonic, self._metrics.note_duty)
         self._feeds = self._make_feeds()
         self._rejoin = Rejoin(lambda: self._open_port(stale=True), self._other_addresses)
         self._units: Watching | None = None
         self._front_doors: dict[str, FrontDoorPolicy | None] = {}
-        self._servers = Servers(settings, self._knowledge, self._open_lease_port, self._events.put)
+        noted = self._metrics.note_confirmation
+        self._servers = Servers(settings, self._knowledge, self._open_lease_port, self._events.put, noted)
         self._catalog = CatalogComparison(settings.vm, self._port, time.monotonic)
         self._said = ""
 
     def run(self, stop_event: threading.Event) -> None:
         """Guard until the event is set."""
-        liveness = Liveness(self._settings.health_ports.guard, STALE_AFTER_S, "guard")
+        liveness = Liveness(self._settings.health_ports.guard, STALE_AFTER_S, "guard", self._metrics)
         threading.Thread(target=self._await_stop, args=(stop_event,), name="stop", daemon=True).start()
         for feed in self._feeds:
             feed.start()
@@ -170,12 +173,22 @@ class Guard:
         )
 
     def _open_port(self, *, stale: bool) -> ConsulPort:
-        consul = self._settings.consul
-        return ConsulPort(consul.host, consul.port, token=self._token, timeout_s=_CALL_TIMEOUT_S, stale_reads=stale)
+        return self._connect(timeout_s=_CALL_TIMEOUT_S, stale_reads=stale)
 
     def _open_lease_port(self, timeout_s: float) -> ConsulPort:
+        return self._connect(timeout_s=timeout_s, consistent_reads=True)
+
+    def _connect(self, *, timeout_s: float, stale_reads: bool = False, consistent_reads: bool = False) -> ConsulPort:
         consul = self._settings.consul
-        return ConsulPort(consul.host, consul.port, token=self._token, timeout_s=timeout_s, consistent_reads=True)
+        return ConsulPort(
+            consul.host,
+            consul.port,
+            token=self._token,
+            timeout_s=timeout_s,
+            stale_reads=stale_reads,
+            consistent_reads=consistent_reads,
+            on_failure=self._metrics.note_consul_failure,
+        )
 
     def _await_stop(self, stop_event: threading.Event) -> None:
         stop_event.wait()
@@ -206,6 +219,8 @@ class Guard:
             self._take_reading(event)
         elif isinstance(event, DataReading | LeaseEnded):
             self._servers.take(event)
+            if isinstance(event, LeaseEnded):
+                self._metrics.note_lease_end(event.service)
         elif isinstance(event, _Stop):
             self._stopping = True
 
@@ -294,9 +309,9 @@ def _close(service: str, door: Door) -> None:
         return
     try:
         door.drop()
-        log.info("the former front door of %s is dropped: the policy has another", service)
+        log.info("the former front door of %s is dropped: the policy has another", service, extra={"service": service})
     except AddressTrouble as trouble:
-        log.error("the former front door of %s stays: %s", service, trouble)
+        log.error("the former front door of %s stays: %s", service, trouble, extra={"service": service})
 
 
 def run(settings: LocalSettings, stop_event: threading.Event) -> None:

@@ -19,6 +19,7 @@ from orchestrator.execute.play import AnsiblePlays
 from orchestrator.execute.warm import WarmServer
 from orchestrator.execute.warm_ssh import WarmSsh
 from orchestrator.liveness import Liveness
+from orchestrator.metrics.worker import WorkerMetrics
 from orchestrator.observe.watch import Snapshot, Source, prefix_source, pulse_source, start_watching
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
@@ -44,6 +45,7 @@ class _Daemon:
 
     def __init__(self, settings: LocalSettings) -> None:
         self.settings = settings
+        self.metrics = WorkerMetrics(lambda: self.worker.session is not None, lambda: self.worker.plays_in_hand)
         self.places = Places(settings.ansible_dir, settings.state_dir, settings.ssh_key_file)
         self.places.make()
         self.watch_stop = threading.Event()
@@ -61,13 +63,20 @@ class _Daemon:
             on_message=lambda delivery: self.post(lambda: self.worker.take_message(delivery)),
             on_lost=lambda connection: self.post(lambda: self.worker.forget_connection(connection)),
         )
-        self.worker = Worker(self.make_port(), self.plays, self.consumer, settings.vm, time.time)
-        self.liveness = Liveness(settings.health_ports.worker, STALE_AFTER_S, "worker")
+        self.worker = Worker(self.make_port(), self.plays, self.consumer, settings.vm, time.time, self.metrics.note)
+        self.liveness = Liveness(settings.health_ports.worker, STALE_AFTER_S, "worker", self.metrics)
 
     def make_port(self, *, stale_reads: bool = False) -> ConsulPort:
         """Return a port for one thread."""
         consul, token = self.settings.consul, self.settings.consul_token()
-        return ConsulPort(consul.host, consul.port, token=token, timeout_s=CALL_TIMEOUT_S, stale_reads=stale_reads)
+        return ConsulPort(
+            consul.host,
+            consul.port,
+            token=token,
+            timeout_s=CALL_TIMEOUT_S,
+            stale_reads=stale_reads,
+            on_failure=self.metrics.note_consul_failure,
+        )
 
     def post(self, call: Callable[[], None]) -> None:
         """Have the loop make the call. For any thread."""

@@ -24,9 +24,10 @@ from orchestrator.domain.view import Kept
 from orchestrator.domain.wire import parse_message
 from orchestrator.execute.choice import Ack, Choice, Claim, Close, Rules, Situation, Stop, choose
 from orchestrator.execute.claim import claim_command, close_command, written
-from orchestrator.execute.desk import Desk
+from orchestrator.execute.desk import Desk, fields_of
 from orchestrator.execute.knowledge import Knowledge
 from orchestrator.execute.messages import hand_request, place_request
+from orchestrator.execute.noted import ClaimTried, MessageTaken, Noted, ignore
 from orchestrator.execute.play import PlayEvent, Plays
 from orchestrator.observe.parse import parse_policy
 from orchestrator.store.port import KvPair, Port, Refused, Session, Unknown
@@ -76,12 +77,22 @@ class Cycle:
 class Worker:
     """One worker's steps. All calls come from one thread; `now` is monotonic, `wall` gives the time for records."""
 
-    def __init__(self, port: Port, plays: Plays, mailbox: Mailbox, vm: str, wall: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        port: Port,
+        plays: Plays,
+        mailbox: Mailbox,
+        vm: str,
+        wall: Callable[[], float],
+        note: Callable[[Noted], None] = ignore,
+    ) -> None:
+        """`note` is told what may be counted."""
         self._port = port
         self._mailbox = mailbox
         self._vm = vm
         self._wall = wall
-        self._desk = Desk(port, plays, wall)
+        self._note = note
+        self._desk = Desk(port, plays, wall, note)
         self._knowledge = Knowledge()
         self._policy: Policy | None = None
         self._session: str | None = None
@@ -102,6 +113,11 @@ class Worker:
         return self._session
 
     @property
+    def plays_in_hand(self) -> int:
+        """How many plays run, or have ended and are not written yet. For any thread."""
+        return self._desk.size
+
+    @property
     def is_idle(self) -> bool:
         """Say whether nothing is in hand."""
         return self._desk.is_empty
@@ -118,11 +134,14 @@ class Worker:
         except ValueError as problem:
             log.warning("A message goes to the dead-letter queue: %s", problem)
             self._mailbox.reject(delivery)
+            self._note(MessageTaken("rejected"))
             return
         if message.id is None:
             request = hand_request(message, delivery.body, self._wall(), self._policy)
             self._by_hand.append((request, delivery))
+            self._note(MessageTaken("request"))
         else:
+            self._note(MessageTaken("command"))
             self._held.setdefault(message.id, []).append(delivery)
 
     def forget_connection(self, connection: int) -> None:
@@ -181,7 +200,7 @@ class Worker:
         if self._confirmed_at is not None and now - self._confirmed_at > LEASE_S:
             reason = f"Consul has not been sure for {LEASE_S:g} s, so another worker may take over"
             for command_id in self._desk.stop_all(f"The play is stopped: {reason}."):
-                log.warning("The play of %s is stopped: %s.", command_id, reason)
+                log.warning("The play of %s is stopped: %s.", command_id, reason, extra={"command": command_id})
         if seen.known or self._confirmed_at is None:
             self._confirmed_at = now
 
@@ -217,7 +236,8 @@ class Worker:
         for request, delivery in list(self._by_hand):
             try:
                 if place_request(self._port, request, delivery.body, redelivered=delivery.redelivered):
-                    log.info("A message published by hand became the request %s.", request.id)
+                    fields = {"service": request.service, "request": request.id}
+                    log.info("A message published by hand became the request %s.", request.id, extra=fields)
             except (Unknown, Refused) as problem:
                 log.warning("A message published by hand waits to become a request: %s", problem)
                 return False
@@ -239,11 +259,11 @@ class Worker:
                 choice = choose(self._situation(now, asked))
         for action in choice.actions:
             if isinstance(action, Stop):
-                log.warning(action.sentence)
+                log.warning(action.sentence, extra={"command": action.command_id})
                 self._desk.stop(action)
             elif isinstance(action, Ack):
                 if action.is_odd:
-                    log.warning(action.sentence)
+                    log.warning(action.sentence, extra={"command": action.command_id})
                 self._ack(action.command_id)
             elif isinstance(action, Claim | Close) and answered:
                 answered = self._write(action, now)
@@ -293,7 +313,10 @@ class Worker:
                 closed = close_command(self._port, action.command, action.state, action.sentence, self._wall())
                 self._after_write(action.command, closed, None, action.sentence, now)
         except (Unknown, Refused) as problem:
-            log.warning("It is not known what became of this: %s (%s)", action.sentence, problem)
+            fields = fields_of(action.command.value)
+            log.warning("It is not known what became of this: %s (%s)", action.sentence, problem, extra=fields)
+            if isinstance(action, Claim):
+                self._note(ClaimTried("unknown"))
             self._not_before[action.command.value.id] = now + pause_s(CLAIM_PAUSES)
             return False
         return True
@@ -309,6 +332,7 @@ class Worker:
             attempt=claim.attempt,
             now=self._wall(),
         )
+        self._note(ClaimTried("lost" if claimed is None else "won"))
         self._after_write(claim.command, claimed, self._session, claim.sentence, now)
         if claimed is not None:
             self._desk.begin(claimed, self._session, self.dispatch.play_timeout_s)
@@ -319,7 +343,7 @@ class Worker:
         """Remember what we wrote; after a loss read anew, and wait a moment before the next try."""
         command = before.value
         if changed is not None:
-            log.info(sentence, extra={"service": command.service, "epoch": command.epoch})
+            log.info(sentence, extra=fields_of(command))
             key = keys.command(command.id)
             self._knowledge.learn_direct(key, written(changed, before.index, session), now)
             return

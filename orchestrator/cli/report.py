@@ -16,7 +16,7 @@ from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Delete, Diagnosis, Outcome, Unchanged
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Record
-from orchestrator.domain.view import Kept, LockView, ServiceView, Unreadable, View
+from orchestrator.domain.view import Kept, ServiceView, Unreadable, View
 
 if TYPE_CHECKING:
     from orchestrator.cli.fleet import Fleet
@@ -120,7 +120,7 @@ def service(seen: ServiceView, policy: Policy, at: float) -> Report:
         "since": now_assigned.since,
         "reason": now_assigned.reason,
         "hold_until": now_assigned.hold_until if held else None,
-        "healthy": _is_served(seen, kept.value.active, kept.value.epoch),
+        "healthy": seen.is_served,
     }
 
 
@@ -161,18 +161,6 @@ def _standbys_missing(name: str, fleet: Fleet) -> list[str]:
     up = reachable_vms(fleet.view, policy)
     case = Case(name, fleet.view, seen, policy, policy.services[name], seen.assignment, fleet.at, up)
     return list(missing_standbys(case))
-
-
-def _is_served(seen: ServiceView, active: str, epoch: int) -> bool:
-    lock: LockView | None = seen.lock
-    points_there = (
-        isinstance(seen.endpoints, Kept)
-        and seen.endpoints.value.epoch == epoch
-        and any(e.vm == active and not e.backup for e in seen.endpoints.value.endpoints)
-    )
-    value = lock.value if lock is not None and lock.holder == active else None
-    locked = value is not None and value.epoch == epoch and value.ready
-    return points_there and locked and seen.state_on(active).value == "healthy"
 
 
 def _is_healthy(services: Mapping[str, Report], vms: Mapping[str, Report]) -> bool:

@@ -77,7 +77,8 @@ class Publisher(Link):
             self._give_up_old(now)
             if len(self._waiting) >= MAX_WAITING:
                 dropped, _ = self._waiting.popitem(last=False)
-                log.warning("The message of %s is dropped: too many wait for a broker.", dropped)
+                fields = {"command": dropped}
+                log.warning("The message of %s is dropped: too many wait for a broker.", dropped, extra=fields)
             self._waiting[command.id] = _Outgoing(command.id, body, now + self._give_up_after_s)
         self.call(self._send_waiting)
 
@@ -135,6 +136,7 @@ class Publisher(Link):
                 "The messages of %s are given up after %g s without a broker; workers find the commands in KV.",
                 ", ".join(old),
                 self._give_up_after_s,
+                extra={"command": ",".join(old)},
             )
 
     def _expect_confirm(self, tag: int) -> None:
@@ -143,7 +145,8 @@ class Publisher(Link):
 
     def _take_return(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
         """The queue is gone (deleted under us): declare it anew with a new connection."""
-        log.warning("The message of %s came back: there is no queue %s.", properties.message_id, QUEUE)
+        fields = {"command": properties.message_id}
+        log.warning("The message of %s came back: there is no queue %s.", properties.message_id, QUEUE, extra=fields)
         # The confirm that follows says only that the broker has dealt with it.
         self._unconfirmed = {
             tag: each for tag, each in self._unconfirmed.items() if each.command_id != properties.message_id

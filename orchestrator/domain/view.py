@@ -132,6 +132,18 @@ class ServiceView:
         instance = self.instances.get(vm)
         return instance.state if instance else InstanceState.ABSENT
 
+    @property
+    def is_served(self) -> bool:
+        """Say whether the active instance is healthy, holds the role lock of the epoch, ready, and gets the traffic."""
+        if not isinstance(self.assignment, Kept) or not isinstance(self.endpoints, Kept):
+            return False
+        now, endpoints = self.assignment.value, self.endpoints.value
+        value = self.lock.value if self.lock is not None and self.lock.holder == now.active else None
+        locked = value is not None and value.epoch == now.epoch and value.ready
+        pointed_at = any(row.vm == now.active and not row.backup for row in endpoints.endpoints)
+        is_healthy = self.state_on(now.active) is InstanceState.HEALTHY
+        return is_healthy and locked and pointed_at and endpoints.epoch == now.epoch
+
 
 @dataclass(frozen=True, slots=True)
 class View:

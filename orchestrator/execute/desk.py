@@ -17,6 +17,7 @@ from orchestrator.domain.records import Command
 from orchestrator.domain.view import Kept
 from orchestrator.execute.choice import Mine, Stop
 from orchestrator.execute.claim import finish_command, note_progress, release_command
+from orchestrator.execute.noted import Noted, PlayOver, ignore
 from orchestrator.execute.play import Ended, Order, PlayEnded, PlayEvent, Plays, TaskStarted
 from orchestrator.execute.playbook_client import SERVER_LOST
 from orchestrator.execute.results import PROGRESS_EVERY_S, Progress, result_of
@@ -61,6 +62,11 @@ def order_of(command: Command, timeout_s: float) -> Order:
     return Order(command.id, command.attempt, command.playbook, variables, timeout_s)
 
 
+def fields_of(command: Command) -> dict[str, object]:
+    """Return the journal's fields for what is logged about the command."""
+    return {"service": command.service, "epoch": command.epoch, "command": command.id, "request": command.request_id}
+
+
 def is_interrupted(ended: PlayEnded, *, released: bool) -> bool:
     """Say whether the play was cut short by what happened to this worker, so that it says nothing of the command."""
     if ended.how is Ended.CANCELLED:
@@ -71,10 +77,13 @@ def is_interrupted(ended: PlayEnded, *, released: bool) -> bool:
 class Desk:
     """Plays in hand. `wall` gives the time for records."""
 
-    def __init__(self, port: Port, plays: Plays, wall: Callable[[], float]) -> None:
+    def __init__(
+        self, port: Port, plays: Plays, wall: Callable[[], float], note: Callable[[Noted], None] = ignore
+    ) -> None:
         self._port = port
         self._plays = plays
         self._wall = wall
+        self._note = note
         self._in_hand: dict[str, _InHand] = {}
         self._written: list[Kept[Command]] = []
 
@@ -94,6 +103,11 @@ class Desk:
     def running(self) -> tuple[str, ...]:
         """Commands whose play has not ended yet."""
         return tuple(command_id for command_id, each in self._in_hand.items() if each.ended is None)
+
+    @property
+    def size(self) -> int:
+        """How many plays are in hand. For any thread."""
+        return len(self._in_hand)
 
     @property
     def is_empty(self) -> bool:
@@ -164,7 +178,9 @@ class Desk:
                     )
                     each.progress.note_written(now)
             except (Unknown, Refused) as problem:
-                log.warning("What became of %s could not be written yet: %s", command_id, problem)
+                log.warning(
+                    "What became of %s could not be written yet: %s", command_id, problem, extra=fields_of(each.command)
+                )
                 answered = False
                 each.next_write = now + pause_s(PAUSES)
                 wakes.append(each.next_write)
@@ -174,14 +190,16 @@ class Desk:
 
     def _write_result(self, each: _InHand, ended: PlayEnded) -> None:
         command = each.command
-        extra = {"service": command.service, "epoch": command.epoch}
+        extra = fields_of(command)
         if each.stop is None and is_interrupted(ended, released=each.released):
             left = release_command(self._port, command.id, each.session)
             self._written.extend([left] if left else [])
+            self._note_over(command, "released" if left else "dropped")
             log.info("Command %s is left to whoever takes it over.", command.id, extra=extra)
             return
         result = result_of(ended, each.stop, each.timeout_s)
         if result is None:
+            self._note_over(command, "dropped")
             return
         done = finish_command(
             self._port,
@@ -195,7 +213,12 @@ class Desk:
             now=self._wall(),
         )
         self._written.extend([done] if done else [])
+        self._note_over(command, result.state.value if done else "dropped")
         if done:
             log.info("Command %s is %s. %s", command.id, result.state.value, result.reason, extra=extra)
         else:
             log.warning("Command %s is not this worker's any more; its result is dropped.", command.id, extra=extra)
+
+    def _note_over(self, command: Command, outcome: str) -> None:
+        now = self._wall()
+        self._note(PlayOver(command.playbook, outcome, now - (command.claimed or now)))

@@ -129,7 +129,8 @@ class Running:
             if event.get("event") in ("playbook_on_task_start", "playbook_on_handler_task_start"):
                 self.post(TaskStarted(self.order.command_id, task_in(event)[:TAIL_WIDTH], event_time(event)))
         except Exception:
-            log.exception("An event of the play %s could not be read.", self.order.command_id)
+            command_id = self.order.command_id
+            log.exception("An event of the play %s could not be read.", command_id, extra={"command": command_id})
         return False
 
 
@@ -180,7 +181,8 @@ class AnsiblePlays:
         try:
             ended = self._run(running)
         except Exception as error:
-            log.exception("The play of the command %s could not be run.", order.command_id)
+            fields = {"command": order.command_id}
+            log.exception("The play of the command %s could not be run.", order.command_id, extra=fields)
             problem = encodable(f"{type(error).__name__}: {error}")
             ended = PlayEnded(order.command_id, order.attempt, Ended.NOT_RUN, None, tuple(running.tail), problem)
         with self._lock:

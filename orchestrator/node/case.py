@@ -106,8 +106,7 @@ class Case:
 
     @property
     def lock_mine(self) -> bool:
-        lock = self.at.lock
-        return lock is not None and lock.session is not None and lock.session in self.at.sessions
+        return self.at.lock_mine
 
     @property
     def lock_current(self) -> bool:

@@ -57,14 +57,25 @@ class _Trouble:
 class Rounds:
     """Used by one thread only."""
 
-    def __init__(self, knowledge: Knowledge, port: Port, hand: Hand, clock: Callable[[], float]) -> None:
-        """`port` answers with the newest data (not from a follower's copy). `clock` is monotonic."""
+    def __init__(
+        self,
+        knowledge: Knowledge,
+        port: Port,
+        hand: Hand,
+        clock: Callable[[], float],
+        note: Callable[[do.Duty, Situation | None, bool], None] = lambda duty, at, done: None,
+    ) -> None:
+        """`port` answers with the newest data (not from a follower's copy). `clock` is monotonic. `note` is told each
+        duty, what it was made for, and whether it was done, to be counted."""
         self.knowledge = knowledge
         self.doors: Mapping[str, Door] = {}
         self.sentence = "has not looked yet"
+        self.view: LocalView | None = None
+        """The last look."""
         self._port = port
         self._hand = hand
         self._clock = clock
+        self._note = note
         self._memory: Memory = EMPTY_MEMORY
         self._troubles: dict[tuple[str, type[do.Duty]], _Trouble] = {}
         self._probing: dict[str, Situation] = {}
@@ -84,7 +95,7 @@ class Rounds:
         self._read_what_is_old()
         for _ in range(MAX_ROUNDS):
             more_events()
-            view = self._looked()
+            view = self.view = self._looked()
             plan = duties(view, self._memory, self._clock())
             self._memory, self._watch_agent = plan.memory, plan.watch_agent
             due = [duty for duty in plan.duties if self._may_do(duty)]
@@ -123,7 +134,7 @@ class Rounds:
     def _looked(self) -> LocalView:
         """Return the view. Where a role lock went, the agent is asked first which of our checks ended its session."""
         view = self.knowledge.view()
-        held = frozenset(at.service for at in view.situations if at.lock and at.lock.session in at.sessions)
+        held = frozenset(at.service for at in view.situations if at.lock_mine)
         lost, self._held = self._held - held, held
         if not lost:
             return view
@@ -146,8 +157,10 @@ class Rounds:
         try:
             self._hand.carry_out(duty, at, self.doors)
         except TROUBLES as error:
+            self._note(duty, at, False)
             self._trouble(key, duty, error, fields)
             return not isinstance(error, Refused)
+        self._note(duty, at, True)
         if isinstance(duty, (do.StopUnit, do.CloseConnections)):
             # Its effect comes later; until then there is nothing to repeat.
             self._troubles[key] = _Trouble(0, self._clock() + _EFFECT_WITHIN_S)

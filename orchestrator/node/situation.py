@@ -160,6 +160,11 @@ class Situation:
     """The agent has the instance registered and the catalog does not know it."""
     data: DataState = DataState()
 
+    @property
+    def lock_mine(self) -> bool:
+        """Say whether the role lock is held by a session of this guard."""
+        return self.lock is not None and self.lock.session is not None and self.lock.session in self.sessions
+
 
 NO_ADDRESSES: Mapping[str, str] = MappingProxyType({})
 

@@ -177,7 +177,9 @@ class ConsulPort:
         timeout_s: float = 3.0,
         stale_reads: bool = False,
         consistent_reads: bool = False,
+        on_failure: Callable[[Exception], None] = lambda problem: None,
     ) -> None:
+        """`on_failure` is told each `Unknown` and `Refused` just before it is raised, to be counted."""
         if stale_reads and consistent_reads:
             raise ValueError("reads are stale or consistent, not both")
         mode = "stale" if stale_reads else "consistent" if consistent_reads else "default"
@@ -190,6 +192,7 @@ class ConsulPort:
         self._headers = {"X-Consul-Token": token} if token else {}
         self._timeout_s = timeout_s
         self._stale_reads = stale_reads
+        self._on_failure = on_failure
         self._node: str | None = None
 
     def close(self) -> None:
@@ -217,8 +220,12 @@ class ConsulPort:
 
     def kv_put(self, key: str, value: bytes) -> None:
         """See `Port.kv_put`."""
-        if self._ask(lambda: self._consul.kv.put(key, value)) is not True:
-            raise Unknown(f"Consul did not confirm the write of {key}")
+
+        def put() -> None:
+            if self._consul.kv.put(key, value) is not True:
+                raise Unknown(f"Consul did not confirm the write of {key}")
+
+        self._ask(put)
 
     def kv_delete(self, key: str) -> None:
         """See `Port.kv_delete`."""
@@ -228,8 +235,13 @@ class ConsulPort:
         """See `Port.txn`. More than 64 operations are a bug of the caller (ValueError)."""
         if len(ops) > MAX_TXN_OPS:
             raise ValueError(f"a transaction has at most {MAX_TXN_OPS} operations, not {len(ops)}")
-        code, body = self._call("put", "/v1/txn", body=[{"KV": _txn_op(op)} for op in ops], accept=(200, 409))
-        return TxnOutcome.WON if code == 200 else _lost_or_raise(body)
+        body = [{"KV": _txn_op(op)} for op in ops]
+
+        def commit() -> TxnOutcome:
+            code, answer = self._send("put", "/v1/txn", body=body, accept=(200, 409))
+            return TxnOutcome.WON if code == 200 else _lost_or_raise(answer)
+
+        return self._ask(commit)
 
     # -- health -----------------------------------------------------------------------------------------------
 
@@ -266,11 +278,15 @@ class ConsulPort:
             "NodeChecks": [keys.SERF_HEALTH],
             "ServiceChecks": [{"ID": check} for check in checks if check != keys.SERF_HEALTH],
         }
-        _, answer = self._call("put", "/v1/session/create", body=body)
-        try:
-            return str(json.loads(answer)["ID"])
-        except (ValueError, KeyError, TypeError):
-            raise Unknown(f"Consul answered a session's creation with {answer[:200]!r}") from None
+
+        def create() -> str:
+            _, answer = self._send("put", "/v1/session/create", body=body)
+            try:
+                return str(json.loads(answer)["ID"])
+            except (ValueError, KeyError, TypeError):
+                raise Unknown(f"Consul answered a session's creation with {answer[:200]!r}") from None
+
+        return self._ask(create)
 
     def session_destroy(self, session_id: str) -> None:
         """See `Port.session_destroy`."""
@@ -377,12 +393,25 @@ class ConsulPort:
 
     def _read(self, wait_s: float, ask: Callable[[], tuple[Any, Any]]) -> tuple[int, Any]:
         """Ask for an indexed answer, waiting up to `wait_s` (0: not blocking)."""
-        at, found = self._ask(ask, wait_s)
-        if self._stale_reads and not self._agent.leader_known:
-            raise Unknown("the local Consul agent knows no leader, its copy may be old")
+
+        def read() -> tuple[Any, Any]:
+            answer = ask()
+            if self._stale_reads and not self._agent.leader_known:
+                raise Unknown("the local Consul agent knows no leader, its copy may be old")
+            return answer
+
+        at, found = self._ask(read, wait_s)
         return int(at or 0), found
 
     def _ask(self, ask: Callable[[], T], wait_s: float = 0.0) -> T:
+        """Do all that one call is, and tell whoever counts when it fails: everything that fails does so in here."""
+        try:
+            return self._asked(ask, wait_s)
+        except (Unknown, Refused) as problem:
+            self._on_failure(problem)
+            raise
+
+    def _asked(self, ask: Callable[[], T], wait_s: float) -> T:
         """Call the library with a timeout that fits, and turn what it raises into `Unknown` or `Refused`."""
         blocking_s = wait_s + wait_s / 16 + BLOCKING_MARGIN_S if wait_s else self._timeout_s
         self._agent.timeout_s = blocking_s
@@ -405,10 +434,22 @@ class ConsulPort:
         body: Any = None,
         accept: tuple[int, ...] = (200,),
     ) -> tuple[int, str]:
-        """Send what the library has no method for through its HTTP layer; returns status and body."""
+        """Ask what the library has no method for; returns status and body."""
+        return self._ask(lambda: self._send(verb, path, params=params, body=body, accept=accept))
+
+    def _send(
+        self,
+        verb: str,
+        path: str,
+        *,
+        params: list[tuple[str, str]] | None = None,
+        body: Any = None,
+        accept: tuple[int, ...] = (200,),
+    ) -> tuple[int, str]:
+        """Send it through the library's HTTP layer; for use within `_ask`."""
         send = getattr(self._agent, verb)
         data = "" if body is None else json.dumps(body)
-        response = self._ask(lambda: send(_as_it_is, path=path, params=params, data=data, headers=self._headers))
+        response = send(_as_it_is, path=path, params=params, data=data, headers=self._headers)
         _raise_for(response.code, response.body, accept)
         return int(response.code), str(response.body)
 

@@ -20,6 +20,7 @@ from orchestrator.settings import AmqpSettings, ConsulSettings, HealthPorts, Loc
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.port import AgentCheck, KvPair
 from tests.integration.consul_agent import ConsulAgent
+from tests.integration.ports import free_port
 
 VM = "vm-1"
 OTHER = "vm-2"
@@ -93,7 +94,7 @@ class Fleet:
             consul=ConsulSettings(port=agent.http_port),
             amqp=AmqpSettings(hosts=("127.0.0.1",)),
             state_dir=state_dir,
-            health_ports=HealthPorts(guard=0),
+            health_ports=HealthPorts(guard=free_port()),
         )
         self._guards: list[tuple[threading.Thread, threading.Event]] = []
         self.write_policy()
@@ -170,6 +171,12 @@ class Fleet:
     def checks(self) -> dict[str, AgentCheck]:
         return {check.check_id: check for check in self.port.agent_checks() if check.service_id == SERVICE_ID}
 
+    def metrics(self) -> list[str]:
+        """Return the lines of the guard's metrics."""
+        url = f"http://127.0.0.1:{self.settings.health_ports.guard}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return str(answer.read().decode()).splitlines()
+
     def tags(self) -> tuple[str, ...] | None:
         return next((service.tags for service in self.port.agent_services() if service.id == SERVICE_ID), None)
 
@@ -224,6 +231,16 @@ def test_a_failed_unit_frees_the_lock_at_once(fleet: Fleet) -> None:
     print(f"unit failed -> lock free: {took_s * 1000:.0f} ms")
     assert fleet.checks()[keys.unit_check_id("backend")].status == "critical"
     eventually(lambda: fleet.tags() == ("candidate",))
+
+
+def test_a_guard_tells_prometheus_what_it_holds_and_what_it_did(fleet: Fleet) -> None:
+    active_fleet(fleet)
+    held = 'orch_guard_role_lock_held{service="backend"}'
+    eventually(lambda: f"{held} 1.0" in fleet.metrics())
+    assert 'orch_guard_duties_total{duty="AcquireLock",outcome="done",service="backend"} 1.0' in fleet.metrics()
+    fleet.units.becomes(UnitState.FAILED, "failed (failed)")
+    eventually(lambda: f"{held} 0.0" in fleet.metrics())
+    assert 'orch_guard_unit_state{service="backend",state="failed"} 1.0' in fleet.metrics()
 
 
 def test_a_restart_by_systemd_is_no_failure(fleet: Fleet) -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -343,6 +344,20 @@ def test_a_message_that_is_none_goes_to_the_dead_letter_queue(fleet: Fleet) -> N
     before = fleet.depth(DEAD_LETTER_QUEUE)
     fleet.publish_by_hand(b"what is this?")
     wait_for(lambda: fleet.depth(DEAD_LETTER_QUEUE) == before + 1, "the message is in the dead-letter queue")
+
+
+def test_a_worker_tells_its_metrics(fleet: Fleet) -> None:
+    command_id = fleet.begin("quick.yml")
+    fleet.until_over(command_id)
+    page = f"http://127.0.0.1:{fleet.runner_of(command_id).settings.health_ports.worker}/metrics"
+
+    def told() -> bool:
+        with urllib.request.urlopen(page, timeout=5) as answer:
+            said = answer.read().decode()
+        played = 'orch_worker_plays_total{outcome="succeeded",playbook="quick.yml"}' in said
+        return played and "orch_worker_session 1.0" in said
+
+    wait_for(told, "the play is counted")
 
 
 def test_workers_are_small(fleet: Fleet) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
@@ -72,6 +73,15 @@ def test_a_leader_writes_what_it_decides_and_publishes_the_commands(stage: Stage
     assert [decision.code for decision in cycle.applied] == ["initial", "initial"]
     assert [command.target for command in stage.published] == ["backend-server", "frontend-server"]
     assert stage.assignment().epoch == 1
+
+
+def test_a_decision_is_logged_with_all_that_it_can_be_found_by(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        stage.controller.cycle(stage.snapshot(), stage.lead(), NOW, NOW)
+    decided = next(record.__dict__ for record in caplog.records if record.__dict__.get("service") == "backend")
+    assert (decided["epoch"], decided["vm"]) == (1, "backend-server")
+    assert decided["request"] == stage.assignment().request_id
+    assert decided["command"] == stage.published[0].id
 
 
 def test_without_the_leader_lock_nothing_is_written(stage: Stage) -> None:

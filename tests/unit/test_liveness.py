@@ -1,4 +1,4 @@
-"""`/health` says whether a daemon's loop goes round."""
+"""`/health` says whether a daemon's loop goes round, `/metrics` what Prometheus asks for."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import urllib.error
 import urllib.request
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.liveness import Liveness
+from orchestrator.metrics.guard import GuardMetrics
+from orchestrator.metrics.page import Metrics
+from orchestrator.metrics.worker import WorkerMetrics
 
 
 def _get(port: int, path: str = "/health") -> tuple[int, dict[str, object]]:
@@ -64,5 +68,33 @@ def test_a_port_that_is_taken_is_an_error_at_once() -> None:
     try:
         with pytest.raises(OSError, match="in use"):
             Liveness(liveness.port, 5.0)
+    finally:
+        liveness.close()
+
+
+def _metrics_of(port: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        assert answer.headers["Content-Type"].startswith("text/plain; version=")
+        found = text_string_to_metric_families(answer.read().decode())
+        return {sample.name: sample.value for family in found for sample in family.samples}
+
+
+@pytest.mark.parametrize("metrics", [GuardMetrics(lambda: None), WorkerMetrics(lambda: False, lambda: 0)])
+def test_the_metrics_of_a_daemon_are_served_also_while_its_loop_is_stuck(metrics: Metrics) -> None:
+    liveness = Liveness(0, 60.0, "daemon", metrics)
+    try:
+        assert _metrics_of(liveness.port)["orch_daemon_alive"] == 1.0
+        liveness._beat_at -= 61.0
+        found = _metrics_of(liveness.port)
+        assert found["orch_daemon_alive"] == 0.0
+        assert found["process_resident_memory_bytes"] > 0
+    finally:
+        liveness.close()
+
+
+def test_a_liveness_without_metrics_has_no_such_page() -> None:
+    liveness = Liveness(0, 60.0)
+    try:
+        assert _get(liveness.port, "/metrics")[0] == 404
     finally:
         liveness.close()

@@ -142,7 +142,9 @@ class Attendant:
         except ServerAway as problem:
             return no_answer(at, str(problem))
         except Exception as error:  # a bug: the guard must learn that nothing is known
-            log.exception("reading the database server of %s broke off", self._service)
+            log.exception(
+                "reading the database server of %s broke off", self._service, extra={"service": self._service}
+            )
             return no_answer(at, f"reading broke off: {error!r}")
 
     def _tell(self, reading: DataReading) -> None:

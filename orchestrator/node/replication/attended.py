@@ -19,7 +19,7 @@ from orchestrator.node.duties import CloseWrites
 from orchestrator.node.knowledge import Knowledge
 from orchestrator.node.replication.attendant import Action, Attendant, DataReading
 from orchestrator.node.replication.disk import full_disk
-from orchestrator.node.replication.lease import TIMEOUT, Lease
+from orchestrator.node.replication.lease import TIMEOUT, Confirmation, Lease
 from orchestrator.node.replication.mariadb import MariaDbServer
 from orchestrator.node.replication.server import Server
 from orchestrator.node.situation import DataState
@@ -48,8 +48,9 @@ class Attended:
         settings: DatabaseSettings,
         open_port: Callable[[], Port],
         post: Callable[[DataReading | LeaseEnded], None],
+        note: Callable[[str, Confirmation], None],
     ) -> None:
-        """`open_port` opens one with consistent reads, in time for a `Lease`; `post` must not block."""
+        """`open_port` opens one with consistent reads, in time for a `Lease`; neither `post` nor `note` may block."""
 
         def open_server() -> Server:
             return MariaDbServer(settings)
@@ -59,7 +60,8 @@ class Attended:
 
         self.lease_s = lease_s
         self._attendant = Attendant(service, open_server, partial(full_disk, settings.datadir), post)
-        self._lease = Lease(service, lease_s, open_port, open_server, partial(systemd.kill_processes, unit), say)
+        kill = partial(systemd.kill_processes, unit)
+        self._lease = Lease(service, lease_s, open_port, open_server, kill, say, note=partial(note, service))
 
     def start(self) -> None:
         """Begin reading the server."""
@@ -97,12 +99,15 @@ class Servers:
         knowledge: Knowledge,
         open_port: Callable[[float], Port],
         post: Callable[[DataReading | LeaseEnded], None],
+        note: Callable[[str, Confirmation], None],
     ) -> None:
-        """`open_port(timeout_s)` opens one with consistent reads; `post` must not block."""
+        """`open_port(timeout_s)` opens one with consistent reads; `post` must not block, nor must `note`, which is told
+        each confirmation of a service's lease."""
         self._settings = settings
         self._knowledge = knowledge
         self._open_port = open_port
         self._post = post
+        self._note = note
         self._attended: dict[str, Attended] = {}
 
     def follow(self, policy: Policy) -> Mapping[str, Attended]:
@@ -130,14 +135,14 @@ class Servers:
             running.stop()
             self._knowledge.lease(name, False)
         port = partial(self._open_port, lease_s * TIMEOUT)
-        self._attended[name] = Attended(name, service.unit, lease_s, settings, port, self._post)
+        self._attended[name] = Attended(name, service.unit, lease_s, settings, port, self._post, self._note)
         self._attended[name].start()
 
     def take(self, event: DataReading | LeaseEnded) -> None:
         """Note what a server is like, what became of what it was told, or that its lease is over."""
         if isinstance(event, LeaseEnded):
             self._knowledge.lease(event.service, False)
-            log.warning("%s: %s", event.service, event.sentence)
+            log.warning("%s: %s", event.service, event.sentence, extra={"service": event.service})
             return
         told = self._knowledge.data.get(event.service, DataState()).busy
         self._knowledge.take_facts(event.service, event.facts)
@@ -145,7 +150,8 @@ class Servers:
             return
         self._knowledge.server_did(event.service, told, time.monotonic() if event.failed else None)
         if event.failed:
-            log.warning("%s of %s was not done: %s", told, event.service, event.failed)
+            fields = {"service": event.service}
+            log.warning("%s of %s was not done: %s", told, event.service, event.failed, extra=fields)
         elif told == CloseWrites.__name__ and event.service in self._attended:
             self._attended[event.service].disarm()
             self._knowledge.lease(event.service, False)

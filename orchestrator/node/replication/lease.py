@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
 
 from orchestrator.domain import keys
 from orchestrator.node.replication.server import NotInTime, Server, ServerAway
@@ -54,6 +55,15 @@ class Armed:
     """Why the lock is known to be ours no more."""
 
 
+class Confirmation(str, Enum):
+    """What a question for the role lock came to."""
+
+    CONFIRMED = "confirmed"
+    UNANSWERED = "unanswered"
+    LOST = "lost"
+    """It is another's, or nobody's."""
+
+
 class Lease:
     """Two threads: one confirms the lock, which may take long; the other one keeps the time."""
 
@@ -66,11 +76,12 @@ class Lease:
         kill_processes: Callable[[], None],
         say: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
+        note: Callable[[Confirmation], None] = lambda outcome: None,
     ) -> None:
         """`open_port` (consistent reads, in time by `TIMEOUT`) and `open_server` are called in the threads.
 
         `kill_processes` kills the server's unit at once; raises `SystemdAway`. `say` is told what was done, in one
-        sentence, from a thread; it must not block.
+        sentence, from a thread; it must not block. Nor must `note`, which is told each confirmation, to be counted.
         """
         self._service = service
         self._lease_s = lease_s
@@ -79,6 +90,7 @@ class Lease:
         self._kill_processes = kill_processes
         self._say = say
         self._clock = clock
+        self._note = note
         self._changed = threading.Condition()
         self._opening = threading.Lock()
         self._armed: Armed | None = None
@@ -156,8 +168,10 @@ class Lease:
             _, pair = port.kv_get(keys.lock(self._service))
         except (Unknown, Refused) as problem:
             log.debug("the role lock of %s cannot be confirmed: %s", self._service, problem)
+            self._note(Confirmation.UNANSWERED)
             return self._lease_s * ASK_AGAIN
         holder = pair.session if pair else None
+        self._note(Confirmation.CONFIRMED if holder == armed.session else Confirmation.LOST)
         with self._changed:
             if self._armed is None or self._armed.session != armed.session:
                 return 0.0
@@ -218,7 +232,7 @@ class Lease:
         except (ServerAway, NotInTime) as problem:
             why = str(problem)
         except Exception as error:  # a bug must not keep writes open
-            log.exception("closing the writes of %s broke off", self._service)
+            log.exception("closing the writes of %s broke off", self._service, extra={"service": self._service})
             why = repr(error)
         finally:
             if in_hand:
@@ -227,7 +241,11 @@ class Lease:
             self._kill_processes()
         except SystemdAway as problem:
             log.error(
-                "the database server of %s can neither be closed (%s) nor killed (%s)", self._service, why, problem
+                "the database server of %s can neither be closed (%s) nor killed (%s)",
+                self._service,
+                why,
+                problem,
+                extra={"service": self._service},
             )
             return None
         return f"the database server did not close in time ({why}), and its processes were killed"

@@ -13,6 +13,7 @@ from orchestrator.domain import keys
 from orchestrator.domain.records import Command, CommandState, Record, Request, RequestKind
 from orchestrator.domain.wire import message_of
 from orchestrator.execute.claim import ForbiddenTransition, stepped
+from orchestrator.metrics.worker import WorkerMetrics
 from orchestrator.store.port import KvPair, Unknown
 from orchestrator.worker_steps import ALIVE_CHECK, LEASE_S, LOCK_DELAY_S, Cycle, Seen, Worker
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
@@ -31,7 +32,15 @@ class Desk:
     def __init__(self, fleet: Fleet, vm: str) -> None:
         self.fleet, self.vm = fleet, vm
         self.plays, self.mailbox = FakePlays(), FakeMailbox()
-        self.worker = Worker(fleet.consul.port(vm), self.plays, self.mailbox, vm, lambda: EPOCH + fleet.consul.now)
+        self.metrics = WorkerMetrics(lambda: self.worker.session is not None, lambda: self.worker.plays_in_hand)
+        self.worker = Worker(
+            fleet.consul.port(vm),
+            self.plays,
+            self.mailbox,
+            vm,
+            lambda: EPOCH + fleet.consul.now,
+            self.metrics.note,
+        )
         self.stale: tuple[KvPair, ...] | None = None
         """What the watch shows, where it lags."""
 
@@ -105,6 +114,19 @@ def test_a_command_goes_from_its_message_to_its_result(fleet: Fleet) -> None:
     assert (done.state, done.rc, done.tail, done.finished) == (CommandState.SUCCEEDED, 0, ("ok",), EPOCH + 1.5)
     assert fleet.consul.peek(keys.command(COMMAND.id)).session is None  # type: ignore[union-attr]
     assert fleet.a.mailbox.acked == [delivery]
+
+
+def test_what_becomes_of_a_command_is_logged_with_all_that_it_can_be_found_by(
+    fleet: Fleet, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        fleet.a.deliver(fleet.create())
+        fleet.a.cycle()
+        fleet.a.plays.end(COMMAND.id)
+        fleet.a.cycle()
+    told = [record.__dict__ for record in caplog.records if record.__dict__.get("command") == COMMAND.id]
+    assert len(told) == 2, "the claim and the result"
+    assert {(each["service"], each["epoch"], each["request"]) for each in told} == {("backend", 7, COMMAND.request_id)}
 
 
 def test_the_play_is_told_what_the_command_says(fleet: Fleet) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from orchestrator.domain import keys
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, LockValue, MoveKind
-from orchestrator.node.duties import Forwarding
+from orchestrator.node.duties import Duty, Forwarding
 from orchestrator.node.hand import Hand
 from orchestrator.node.knowledge import FEEDS_OF_FRESHNESS, Knowledge
 from orchestrator.node.rounds import Rounds
@@ -90,6 +90,7 @@ class FakeVm:
         self._state_dir.mkdir()
         self._asked: list[Situation] = []
         self.reloaded: list[str] = []
+        self.noted: list[tuple[str, bool]] = []
         self.restart_guard()
 
     def restart_guard(self) -> None:
@@ -98,8 +99,11 @@ class FakeVm:
         self.knowledge = Knowledge(self.name, self._state_dir)
         self.knowledge.policy = Policy.model_validate(POLICY)
         hand = Hand(self.name, port, self._asked.append, self._stop_unit, self.reloaded.append)
-        self.rounds = Rounds(self.knowledge, port, hand, lambda: self._fleet.consul.now)
+        self.rounds = Rounds(self.knowledge, port, hand, lambda: self._fleet.consul.now, self._note)
         self.rounds.doors = {"frontend": self.door}
+
+    def _note(self, duty: Duty, at: Situation | None, done: bool) -> None:
+        self.noted.append((type(duty).__name__, done))
 
     def becomes(self, state: UnitState) -> None:
         self.unit = UnitStatus(state, state.value, self._fleet.consul.now, int(self._fleet.consul.now * 1000) + 1)
@@ -221,6 +225,20 @@ def test_a_failover_moves_lock_and_address() -> None:
     assert LockValue.from_json(lock.value) == LockValue(vm=SECOND, epoch=2)
     assert fleet.holders() == [SECOND]
     assert fleet.vms[SECOND].door.forwarding is None
+
+
+def test_each_duty_is_told_done_or_not() -> None:
+    fleet = started()
+    vm = fleet.vms[HOME]
+    taken = [noted for noted in vm.noted if noted[0] in ("AcquireLock", "TakeAddress")]
+    assert taken == [("AcquireLock", True), ("TakeAddress", True)]
+    assert vm.rounds.view is not None
+    assert vm.rounds.view.situations[0].lock_mine
+    vm.noted.clear()
+    fleet.consul.quorum = False
+    vm.becomes(UnitState.FAILED)
+    vm.run()
+    assert ("DropAddress", True) in vm.noted
 
 
 def test_an_instance_that_hangs_loses_lock_and_address_and_gets_them_back() -> None:

@@ -96,3 +96,19 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_one(noting_agen
 def test_a_port_is_not_stale_and_consistent_at_once() -> None:
     with pytest.raises(ValueError, match="not both"):
         ConsulPort(stale_reads=True, consistent_reads=True)
+
+
+def test_whoever_counts_is_told_each_call_that_failed_and_no_other(noting_agent: _NotingAgent) -> None:
+    told: list[Exception] = []
+    port = ConsulPort(port=noting_agent.server_port, timeout_s=0.5, on_failure=told.append)
+    port.kv_get("orch/x")
+    assert told == []
+    noting_agent.shutdown()
+    noting_agent.server_close()
+    noting_agent.close_connections()
+    for call in (lambda: port.kv_get("orch/x"), lambda: port.txn(()), lambda: port.session_create("x", ())):
+        told.clear()
+        with pytest.raises(Unknown) as raised:
+            call()
+        assert told == [raised.value], "once for each call"
+    port.close()

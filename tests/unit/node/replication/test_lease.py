@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from orchestrator.domain import keys
-from orchestrator.node.replication.lease import ASK_AGAIN, CLOSE_WITHIN_S, TIMEOUT, Lease, must_close
+from orchestrator.node.replication.lease import ASK_AGAIN, CLOSE_WITHIN_S, TIMEOUT, Confirmation, Lease, must_close
 from orchestrator.node.replication.server import NotInTime, ServerAway
 from orchestrator.node.systemd import SystemdAway
 from orchestrator.store.port import KvPair, Unknown
@@ -34,10 +34,18 @@ class Primary:
         self.server = ToldServer()
         self.now = 100.0
         self.said: list[str] = []
+        self.noted: list[Confirmation] = []
         self.kills = 0
         self.kill_trouble: Exception | None = None
         self.lease = Lease(
-            SERVICE, LEASE_S, lambda: self.port, lambda: self.server, self._kill, self.said.append, lambda: self.now
+            SERVICE,
+            LEASE_S,
+            lambda: self.port,
+            lambda: self.server,
+            self._kill,
+            self.said.append,
+            lambda: self.now,
+            self.noted.append,
         )
 
     def _kill(self) -> None:
@@ -186,3 +194,16 @@ def test_the_threads_close_by_themselves() -> None:
     assert closed.wait(10.0)
     lease.stop()
     assert primary.server.told == [CLOSING, "close"]
+
+
+def test_each_question_for_the_lock_is_told_with_what_it_came_to(primary: Primary) -> None:
+    primary.turn()
+    assert primary.noted == [], "nothing is asked while it is not armed"
+    primary.arm()
+    primary.turn()
+    primary.consul.quorum = False
+    primary.turn()
+    primary.consul.quorum = True
+    primary.port.session_destroy(primary.session)
+    primary.turn()
+    assert primary.noted == [Confirmation.CONFIRMED, Confirmation.UNANSWERED, Confirmation.LOST]
