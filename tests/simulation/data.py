@@ -25,8 +25,8 @@ JUST_THAWED_S = 0.5
 """A VM that goes on after it stood still may for a moment not know how late it is."""
 TOLD_S = PROMOTE_WITHIN_S + 2.0
 """A promotion may have been begun so long ago."""
-GUARD_BACK_S = 3.0
-"""Without a guard there is no lease; systemd brings it back, and then it needs a moment."""
+GUARD_BACK_S = 2.0
+"""Without a guard there is no lease; systemd brings it back, and once it has looked it takes as long as a lease."""
 
 
 class Data:
@@ -151,7 +151,9 @@ class Data:
     def _is_excused(self, server: Database) -> bool:
         """Its guard does not run, and so nobody keeps its lease; or it went on a moment ago, as if nothing had been."""
         now, guard = self._world.engine.now, self._world.guards[server.vm.name]
-        return not guard.alive or now - guard.since < GUARD_BACK_S or now - server.vm.thawed_at < JUST_THAWED_S
+        replication = self._world.policy.services[DATABASE].replication
+        back_s = GUARD_BACK_S + (replication.lease_s if replication else 0.0)
+        return not guard.alive or now - guard.since < back_s or now - server.vm.thawed_at < JUST_THAWED_S
 
     def promoted(self, server: Database) -> None:
         """A copy is made nobody's copy."""
