@@ -164,7 +164,6 @@ def test_a_server_that_hangs_is_replaced_and_nobody_has_to_help_it_home(fleet: L
     assert any("it does not answer" in reason for reason in reasons(fleet, began))
 
 
-# The copy that the disk hides stays as it is, and catches up when it is used again.
 ON_A_SMALL_DISK = """
 systemctl stop mariadb
 mkdir -p /run/small-disk
@@ -176,8 +175,12 @@ systemctl start mariadb
 """
 AS_BEFORE = """
 systemctl stop mariadb
-umount /var/lib/mysql /run/small-disk
-systemctl start mariadb
+umount /var/lib/mysql
+find /var/lib/mysql -mindepth 1 -delete
+rm -f /run/small-disk/filler
+cp -a /run/small-disk/. /var/lib/mysql
+umount /run/small-disk
+systemctl --no-block start mariadb
 """
 FULL = "the disk that holds /var/lib/mysql is full"
 
@@ -219,6 +222,7 @@ def test_a_full_disk_stops_no_writes_for_long_be_it_the_standby_s_or_the_primary
         assert any(FULL in reason for reason in reasons(fleet, began))
         run(free)
         wait_served_by(fleet, "database", STANDBY, within_s=HOME_WITHIN_S)
+        settle(fleet)
         orch(fleet, "failback", "database", "--wait")
         wait_whole(fleet, *BOTH)
         wait_written(writers, time.time())
