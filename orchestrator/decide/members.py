@@ -297,7 +297,8 @@ def _about_swap(case: Case, cluster: ClusterPolicy, swap: Swap, obstacle: str | 
     if left_s == 0:
         return diagnosis(code, case.name, f"{state}{last}; {does}.", action="member")
     stays = "stays up" if is_return else "stays away"
-    return diagnosis(code, case.name, f"{state}{last}; {does} in {left_s:.0f} s if it {stays}.")
+    # Whoever has not watched for so long (`orch status`) counts from now.
+    return diagnosis(code, case.name, f"{state}{last}; {does} in {left_s:.0f} s at most if it {stays}.")
 
 
 def _why_not_replaced(cluster: ClusterPolicy, found: Membership) -> str:

@@ -66,7 +66,7 @@ def told(fleet: Fleet) -> list[tuple[str, str]]:
 def test_a_member_that_stays_away_is_replaced_by_the_spare_and_the_record_says_so_before_the_play_runs() -> None:
     fleet = away()
     assert fleet.step().sentence == (
-        "third is away from the cluster of web; spare takes its place in 300 s if it stays away."
+        "third is away from the cluster of web; spare takes its place in 300 s at most if it stays away."
     )
     assert fleet.codes(AFTER_S - 1) == []
     (decision,) = fleet.step(1).decisions
@@ -265,7 +265,7 @@ def test_a_member_that_is_back_is_taken_back_after_the_grace_and_the_spare_relea
     assert told(fleet) == [
         (
             "member_replaced",
-            "spare has the place of third in the cluster of web; third is taken back in 60 s if it stays up.",
+            "spare has the place of third in the cluster of web; third is taken back in 60 s at most if it stays up.",
         ),
     ]
     assert fleet.codes(GRACE_S - 1) == []
