@@ -119,7 +119,7 @@ class Controller:
         for bad in view.unreadable:
             self._complain(f"{bad.key} cannot be read and is ignored: {bad.problem}")
         outcome = self._decide(view, self._memory, policy, now)
-        applied, unsure = self._write(outcome.decisions, leader_session)
+        applied, unsure = self._write((*outcome.decisions, *outcome.news), leader_session)
         self._note_own_writes(applied, now)
         self._memory = self._memory_after(outcome, applied)
         self._record(inputs, outcome)
@@ -170,7 +170,7 @@ class Controller:
 
     def _memory_after(self, outcome: Outcome, applied: tuple[Decision, ...]) -> Memory:
         """Return the memory to keep: what was announced counts only if it was written."""
-        if len(applied) == len(outcome.decisions):
+        if len(applied) == len(outcome.decisions) + len(outcome.news):
             return outcome.memory
         return replace(outcome.memory, announced=self._memory.announced)
 
