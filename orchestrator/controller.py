@@ -11,7 +11,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from orchestrator.decide import decide
@@ -20,9 +20,13 @@ from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Memory, Outcome, Put
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Command, HistoryEntry
+from orchestrator.domain.sinks import SinkPolicy
 from orchestrator.domain.view import Unreadable, View
 from orchestrator.liveness import Liveness
 from orchestrator.metrics.controller import ControllerMetrics, Decide
+from orchestrator.notify.delivery import deliver
+from orchestrator.notify.notice import Templates
+from orchestrator.notify.notifier import Notifier
 from orchestrator.observe.parse import parse_policy
 from orchestrator.observe.quorum import QuorumWatch
 from orchestrator.observe.watch import Observed, Snapshot, leader_sources, start_watching
@@ -59,6 +63,10 @@ class Cycle:
     view: View | None = None
 
 
+Heed = Callable[[str | None, Iterable[SinkPolicy]], None]
+"""Who tells the sinks hears at each round by which session we lead (None: we do not), and whom the policy names."""
+
+
 class Controller:
     """Decides and writes. Holds the leader's memory; knows no thread, socket or clock."""
 
@@ -86,6 +94,11 @@ class Controller:
         """Drop the memory: leadership was lost or is new, and somebody else's view counts. Always safe."""
         self._memory = Memory()
         self._replaced = {}
+
+    @property
+    def policy(self) -> Policy | None:
+        """The policy in force, as last learnt."""
+        return self._policy
 
     def learn_policy(self, snapshot: Snapshot) -> Policy | None:
         """Return the policy in force: the newest valid one; the last good one while the newest is invalid."""
@@ -119,7 +132,7 @@ class Controller:
         for bad in view.unreadable:
             self._complain(f"{bad.key} cannot be read and is ignored: {bad.problem}")
         outcome = self._decide(view, self._memory, policy, now)
-        applied, unsure = self._write(outcome.decisions, leader_session)
+        applied, unsure = self._write((*outcome.decisions, *outcome.news), leader_session)
         self._note_own_writes(applied, now)
         self._memory = self._memory_after(outcome, applied)
         self._record(inputs, outcome)
@@ -170,7 +183,7 @@ class Controller:
 
     def _memory_after(self, outcome: Outcome, applied: tuple[Decision, ...]) -> Memory:
         """Return the memory to keep: what was announced counts only if it was written."""
-        if len(applied) == len(outcome.decisions):
+        if len(applied) == len(outcome.decisions) + len(outcome.news):
             return outcome.memory
         return replace(outcome.memory, announced=self._memory.announced)
 
@@ -211,9 +224,11 @@ def run(settings: LocalSettings, stop: threading.Event) -> None:
     election = Election(port, settings.vm)
     liveness = Liveness(settings.health_ports.controller, STALE_AFTER_S, "controller", metrics)
     observed = start_watching(make_port, leader_sources(stop), stop)
+    templates = Templates(settings.templates_dir)
+    notifier = Notifier(make_port, lambda sink, notice: deliver(sink, notice, templates))
     publisher.start()
     controller = Controller(port, publisher.publish, recorder.write, metrics.timed(decide))
-    loop = Loop(port, observed, election, controller, liveness, note=metrics.note)
+    loop = Loop(port, observed, election, controller, liveness, note=metrics.note, heed=notifier.heed)
     try:
         loop.run(stop)
     finally:
@@ -235,8 +250,10 @@ class Loop:
         wall: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         note: Callable[[Cycle], None] = lambda cycle: None,
+        heed: Heed = lambda session, sinks: None,
     ) -> None:
-        """`wall` and `monotonic` are others in the simulation only. `note` is told each cycle, to be counted."""
+        """`wall` and `monotonic` are others in the simulation only. `note` is told each cycle, to be counted; neither
+        it nor `heed` may wait for anything."""
         self._note = note
         self._wall = wall
         self._monotonic = monotonic
@@ -245,6 +262,7 @@ class Loop:
         self._election = election
         self._controller = controller
         self._liveness = liveness
+        self._heed = heed
         self._quorum = QuorumWatch()
         self._role = ShownRole(port, monotonic)
         self._seen = 0
@@ -257,7 +275,8 @@ class Loop:
             self.round()
 
     def step_down(self) -> None:
-        """Free the lead at once for another controller, and show that this one has none."""
+        """Free the lead at once for another controller, tell nobody anything more, and show that this one has none."""
+        self._heed(None, ())
         with contextlib.suppress(Unknown, Refused):
             self._election.resign()
         self._role.withdraw()
@@ -279,11 +298,15 @@ class Loop:
         self._liveness.beat("it leads" if leads else "it follows")
         if leads != led_before:
             self._changed_role(leads)
+        if not leads:
+            self._heed(None, ())
         if not snapshot.known:
             self._wake_at = None
             return
         self._decide(snapshot, is_news=is_news, begins=not led_before)
         # After what may be a failover.
+        if leads and self._controller.policy is not None:
+            self._heed(self._election.session, self._controller.policy.notifications)
         self._role.show(leads=leads)
 
     def _decide(self, snapshot: Snapshot, *, is_news: bool, begins: bool) -> None:
@@ -332,5 +355,7 @@ class Loop:
             return
         self._tended_at = now
         policy = self._controller.learn_policy(snapshot)
+        keep = policy.dispatch.keep_history if policy else DEFAULT_KEEP
+        sinks = frozenset(sink.name for sink in policy.notifications) if policy else None
         with contextlib.suppress(Unknown, Refused):
-            trim_finished(self._port, session, policy.dispatch.keep_history if policy else DEFAULT_KEEP)
+            trim_finished(self._port, session, keep, sinks)

@@ -15,6 +15,7 @@ from orchestrator.domain.sentence import one_line
 
 DEFAULT_PATH = Path("/etc/orch/orch.json")
 PATH_VARIABLE = "ORCH_SETTINGS"
+DEFAULT_TEMPLATES = Path("/opt/orch/templates")
 
 
 class SettingsError(Exception):
@@ -73,6 +74,8 @@ class LocalSettings(_Frozen):
     consul: ConsulSettings = ConsulSettings()
     amqp: AmqpSettings
     ansible_dir: Path = Path("/opt/orch/ansible")
+    templates_dir: Path = DEFAULT_TEMPLATES
+    """Has the folder `notify`, on a controller's VM."""
     state_dir: Path = Path("/var/lib/orch")
     ssh_key_file: Path = Path("/etc/orch/ssh/id_ed25519")
     health_ports: HealthPorts = HealthPorts()

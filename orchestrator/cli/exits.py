@@ -35,7 +35,10 @@ MEANINGS: Mapping[Exit, str] = {
         "refused: nothing was moved, and the sentence says why and what would be possible (of what the leader refuses "
         "the request stays in KV, ended as refused)"
     ),
-    Exit.FAILED: "failed: the move or its play failed; `replay`: an outcome differs; `config diff`: the files differ",
+    Exit.FAILED: (
+        "failed: the move or its play failed; `replay`: an outcome differs; `config diff`: the files differ; "
+        "`notify test`: the sample was not delivered"
+    ),
     Exit.SUPERSEDED: "the request was superseded or cancelled before it was done",
     Exit.TIMED_OUT: "timed out waiting, or waiting was interrupted; the request goes on",
     Exit.UNREACHABLE: "Consul cannot be reached, or has no leader (no quorum)",

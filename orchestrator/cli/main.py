@@ -41,6 +41,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "maintenance": ("automation:maintenance", "Take a VM out as a target, or put it back."),
     "commands": ("commands:commands", "List, show and cancel commands (runs of playbooks)."),
     "config": ("config:config", "Validate, show, compare, write and import the fleet's policy."),
+    "notify": ("notify:notify", "Try the sinks that are told of what happens."),
     "replay": ("replay:replay", "Feed recorded inputs to decide() and print what it says."),
     "controller": ("daemons:controller", "Run the controller."),
     "worker": ("daemons:worker", "Run the worker."),

@@ -6,6 +6,7 @@ Whether a given name is known is checked by the verb, which can say what would b
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -22,6 +23,11 @@ def complete_services(ctx: click.Context, param: click.Parameter, incomplete: st
 def complete_vms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Offer the VMs of the policy."""
     return _offered(ctx, lambda app: _names(app, "vms"), incomplete)
+
+
+def complete_sinks(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Offer the sinks of the policy."""
+    return _offered(ctx, _sinks, incomplete)
 
 
 def complete_requests(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -56,8 +62,16 @@ def _offered(ctx: click.Context, names_from: Callable[[App], list[str]], incompl
 
 
 def _names(app: App, section: str) -> list[str]:
+    return list(_policy(app).get(section) or ())
+
+
+def _sinks(app: App) -> list[str]:
+    return [sink["name"] for sink in _policy(app).get("notifications") or ()]
+
+
+def _policy(app: App) -> dict[str, Any]:
     from orchestrator.domain.document import document_in
 
     _, pair = app.port.kv_get(keys.CONFIG)
     document = document_in(pair.value) if pair else None
-    return list(document[section]) if isinstance(document, dict) else []
+    return document if isinstance(document, dict) else {}

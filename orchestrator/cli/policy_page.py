@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from orchestrator.cli.policy_file import model_within
+from orchestrator.domain.history import ENTRY_KINDS
 from orchestrator.domain.policy import Policy
 
 _HEAD = """# The fleet's policy, value by value
@@ -27,7 +28,7 @@ _PLAIN = {bool: "true, false", str: "text", int: "whole number", float: "number"
 
 def page() -> str:
     """Return the whole page."""
-    return "\n".join([_HEAD, *_tables(Policy, "")]).rstrip() + "\n"
+    return "\n".join([_HEAD, *_tables(Policy, ""), *_entry_kinds()]).rstrip() + "\n"
 
 
 def _tables(model: type[BaseModel], place: str, *, optional: bool = False) -> Iterator[str]:
@@ -42,10 +43,17 @@ def _tables(model: type[BaseModel], place: str, *, optional: bool = False) -> It
         yield from (_row(name, field) for name, field in own.items())
         yield ""
     for name, within in inner.items():
-        keyed = get_origin(model.model_fields[name].annotation) is dict
+        origin = get_origin(model.model_fields[name].annotation)
+        many = ".NAME" if origin is dict else "[]" if origin is tuple else ""
         here = f"{place}.{name}" if place else name
         optional = not model.model_fields[name].is_required()
-        yield from _tables(within, f"{here}.NAME" if keyed else here, optional=optional)
+        yield from _tables(within, f"{here}{many}", optional=optional)
+
+
+def _entry_kinds() -> Iterator[str]:
+    yield from ("## Kinds of entry of the journal", "", "What `entries` of a sink may name.", "")
+    yield from ("| kind | told by default | what has happened |", "|---|---|---|")
+    yield from (f"| {kind} | {'yes' if row.is_told else ''} | {row.says} |" for kind, row in ENTRY_KINDS.items())
 
 
 def _first_sentence(model: type[BaseModel]) -> str:
@@ -68,13 +76,16 @@ def _default(field: FieldInfo) -> str:
 
 def _range(field: FieldInfo) -> str:
     """Return what is accepted: the choices, or the kind of value with its bounds."""
-    kinds = [part for part in get_args(field.annotation) if part is not type(None)] or [field.annotation]
-    if get_origin(field.annotation) is Literal:
-        return _choices(field.annotation)
+    annotation: Any = field.annotation
+    if type(None) in get_args(annotation):
+        annotation = get_args(annotation)[0]
+    kinds = get_args(annotation) or (annotation,)
+    if get_origin(annotation) is Literal:
+        return _choices(annotation)
     bounds = [
         words.format(f"{limit:g}") for word, words in _BOUNDS.items() if (limit := _bound(field, word)) is not None
     ]
-    if get_origin(field.annotation) is tuple:
+    if get_origin(annotation) is tuple:
         chosen = get_origin(kinds[0]) is Literal
         return ", ".join([f"list of {_choices(kinds[0])}" if chosen else "list", *bounds])
     pattern = _bound(field, "pattern")

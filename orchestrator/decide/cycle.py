@@ -13,6 +13,7 @@ from orchestrator.decide.failover import consider_failover, consider_unready
 from orchestrator.decide.founding import Unfounded, consider_unfounded
 from orchestrator.decide.gossip import doubts, reached_now
 from orchestrator.decide.members import away_members, returned_member, tend_members
+from orchestrator.decide.news import news
 from orchestrator.decide.progress import progress
 from orchestrator.decide.requests import consider_request, endings_of_strangers, refused
 from orchestrator.decide.rotation import consider_rotation
@@ -36,6 +37,7 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
     """
     decisions: list[Decision] = [*endings_of_strangers(view, policy, now), *_strange_triggers(view, now)]
     diagnoses: list[Diagnosis] = []
+    told: list[Decision] = []
     kept_in_mind = _NextMemory()
     requests, commands = by_service(view.requests), by_service(view.commands)
     up = reachable_vms(view, policy)
@@ -46,12 +48,14 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
         seen = view.services.get(name) or ServiceView(name)
         asked = requests.get(name, ())
         if isinstance(seen.assignment, Kept):
-            told = commands.get(name, ())
-            case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, doubted, asked, told)
+            sent = commands.get(name, ())
+            case = Case(name, view, seen, policy, policy.services[name], seen.assignment, now, up, doubted, asked, sent)
             for complete in (_with_grace, _with_lacking, _with_unready, _with_members):
                 case = complete(case, memory)
             made, found, wake_at = _consider(case)
-            kept_in_mind.note(case, made)
+            entries, said = news(case, found[0], memory.announced)
+            kept_in_mind.note(case, made, said)
+            told.extend(entries)
         else:
             good = memory.last_good.get(name)
             step, what = consider_unfounded(Unfounded(name, view, seen, policy, good, now, asked))
@@ -67,6 +71,7 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
         memory=kept_in_mind.frozen(reached),
         sentence=_sentence(tuple(decisions), tuple(diagnoses)),
         wake_at=min(wakes, default=None),
+        news=tuple(told),
     )
 
 
@@ -126,9 +131,10 @@ class _NextMemory:
         self._last_good: dict[str, Assignment] = {}
         self._announced: set[str] = set()
 
-    def note(self, case: Case, made: tuple[Decision, ...]) -> None:
-        """Keep what the case tells. A move that ended badly starts the grace of its target anew, so that a failing
-        failback is not tried in a circle."""
+    def note(self, case: Case, made: tuple[Decision, ...], said: frozenset[str]) -> None:
+        """Keep what the case tells, and the news that count as `said`. A move that ended badly starts the grace of its
+        target anew, so that a failing failback is not tried in a circle."""
+        self._announced |= said
         self._last_good[case.name] = case.now_assigned
         self._lacking_since.update({(case.name, vm): since for vm, since in case.lacking_since.items()})
         self._away_since.update({(case.name, vm): since for vm, since in case.away_since.items()})

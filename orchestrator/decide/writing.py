@@ -8,6 +8,7 @@ from typing import Literal
 from orchestrator.decide.case import Case
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Change, Decision, Put
+from orchestrator.domain.history import ENTRY_KINDS
 from orchestrator.domain.policy import ServicePolicy
 from orchestrator.domain.records import (
     Assignment,
@@ -49,9 +50,11 @@ def decision(
 ) -> Decision:
     """Return a decision with its history entry (without one for bookkeeping that no operator asks about).
 
-    `about` tells apart the entries of several decisions of one code and service in one cycle.
+    `about` tells apart the entries of several decisions of one code and service in one cycle. A code that stands in no
+    `ENTRY_KINDS` is a bug (KeyError).
     """
     if journal:
+        ENTRY_KINDS[code]
         name = "-".join(filter(None, (stamp(now), _in_id(service), code, about)))
         entry = HistoryEntry(
             id=name, at=now, service=service, kind=code, reason=sentence, epoch=epoch, request_id=request_id, vm=vm

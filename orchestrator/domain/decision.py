@@ -117,3 +117,5 @@ class Outcome:
     sentence: str
     wake_at: float | None = None
     """Decide again at this time at the latest, even if nothing changes (a grace ends, a rotation is due)."""
+    news: tuple[Decision, ...] = ()
+    """Entries for the journal alone, about which nothing is decided: written when all that is decided is."""

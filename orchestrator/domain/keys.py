@@ -13,6 +13,7 @@ ROTATE = "orch/rotate/"
 REQUESTS = "orch/requests/"
 COMMANDS = "orch/commands/"
 HISTORY = "orch/history/"
+NOTIFIED = "orch/notified/"
 PAUSED = "orch/paused"
 MAINTENANCE = "orch/maintenance/"
 
@@ -71,6 +72,11 @@ def command(command_id: str) -> str:
 def history(entry_id: str) -> str:
     """Return the key of one history entry."""
     return f"{HISTORY}{entry_id}"
+
+
+def notified(sink: str) -> str:
+    """Return the key that says up to where a sink has been told of the journal."""
+    return f"{NOTIFIED}{sink}"
 
 
 def maintenance(vm: str) -> str:

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from orchestrator.domain.sinks import SinkPolicy
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 
 
@@ -299,6 +301,7 @@ class Policy(_Frozen):
     flapping: FlappingPolicy = Field(default=FlappingPolicy(), description="failing over too often")
     load: LoadPolicy = Field(default=LoadPolicy(), description="VMs that are busy")
     dispatch: DispatchPolicy = Field(default=DispatchPolicy(), description="commands and their traces")
+    notifications: tuple[SinkPolicy, ...] = Field(default=(), description="who is told of what the journal says")
     drain_s: float = Field(
         default=1.0, ge=0, le=300, description="how long the previous active goes on serving what is open after a move"
     )
@@ -358,6 +361,14 @@ class Policy(_Frozen):
                         f"services {other} and {name} have one unit, {service.unit}, and {vm} in both their orders: "
                         "each would stop what the other one starts"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _sinks_are_apart(self) -> Policy:
+        names = [sink.name for sink in self.notifications]
+        doubled = sorted({name for name in names if names.count(name) > 1})
+        if doubled:
+            raise ValueError(f"notifications has two sinks of one name: {', '.join(doubled)}")
         return self
 
     @model_validator(mode="after")

@@ -333,6 +333,19 @@ class HistoryEntry(Record):
     request_id: str | None = None
     command_id: str | None = None
     vm: str | None = None
+    sink: str | None = None
+    """Of kind `untold`: whom it is about."""
+
+
+class Told(Record):
+    """Up to where a sink has been told of the journal, entries that it is not told of included."""
+
+    sink: str
+    upto: int = Field(ge=0)
+    """ModifyIndex of the last entry. Ids follow the clocks of the VMs that led, the index follows what happened."""
+    entry: str = ""
+    """Id of the last entry; empty where there was none."""
+    at: float
 
 
 class Paused(Record):

@@ -1,7 +1,7 @@
 """How long finished records are kept: the newest `keep` of each kind, and nothing that is still open.
 
-In: the pairs of `orch/history/`, `orch/requests/`, `orch/commands/`. Out: deletions by compare-and-set, fenced by
-the leader's session. An unreadable record is never deleted: somebody has to look at it.
+In: the pairs of `orch/history/`, `orch/requests/`, `orch/commands/`, `orch/notified/`. Out: deletions by
+compare-and-set, fenced by the leader's session. An unreadable record is never deleted: somebody has to look at it.
 """
 
 from __future__ import annotations
@@ -43,9 +43,19 @@ def surplus_requests(requests: Iterable[KvPair], commands: Iterable[KvPair], kee
     return (*of_commands, *of_requests)
 
 
-def trim_finished(port: Port, leader_session: str, keep: int) -> int:
-    """Delete what is surplus now; returns how many records went. Raises `Unknown`; a lost race is left for later."""
+def surplus_cursors(pairs: Iterable[KvPair], sinks: frozenset[str]) -> tuple[Delete, ...]:
+    """Return the deletions of the cursors whose sinks the policy names no more: should one return, it is new."""
+    named = {keys.notified(sink) for sink in sinks}
+    return tuple(Delete(pair.key, pair.modify_index) for pair in pairs if pair.key not in named)
+
+
+def trim_finished(port: Port, leader_session: str, keep: int, sinks: frozenset[str] | None = None) -> int:
+    """Delete what is surplus now; returns how many records went. Raises `Unknown`; a lost race is left for later.
+
+    `sinks`: the names that the policy has; None: nobody knows, and every cursor stays.
+    """
     surplus = (
+        *(surplus_cursors(port.kv_list(keys.NOTIFIED)[1], sinks) if sinks is not None else ()),
         *surplus_history(port.kv_list(keys.HISTORY)[1], keep),
         *surplus_requests(port.kv_list(keys.REQUESTS)[1], port.kv_list(keys.COMMANDS)[1], keep),
     )

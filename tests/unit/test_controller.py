@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
 
-from orchestrator.controller import AFTER_UNKNOWN_S, OWN_WRITES_SEEN_WITHIN_S, Controller, Loop
+from orchestrator.controller import AFTER_UNKNOWN_S, OWN_WRITES_SEEN_WITHIN_S, Controller, Heed, Loop
 from orchestrator.domain import keys
-from orchestrator.domain.records import Assignment, Command
+from orchestrator.domain.records import Assignment, Command, Told
+from orchestrator.domain.sinks import SinkPolicy
+from orchestrator.notify.notice import Notice
+from orchestrator.notify.notifier import Notifier
 from orchestrator.observe.quorum import LONG_LOSS_S
 from orchestrator.observe.watch import CHECKS, Snapshot
 from orchestrator.recorder import Inputs
 from orchestrator.store.election import Election
-from orchestrator.store.port import AgentService, Refused, Unknown
+from orchestrator.store.port import AgentService, KvPair, Refused, Unknown
 from orchestrator.store.shown_role import LOOK_EVERY_S
-from tests.fakes.fake_consul import PASSING, FakeConsul
+from tests.fakes.fake_consul import PASSING, FakeConsul, FakePort
 from tests.simulation.world import policy_document
 
 VM, OTHER = "messaging-server", "frontend-server"
@@ -136,6 +140,7 @@ def _loop(
     observed: Callable[[int, float], Snapshot] | None = None,
     clock: Callable[[], float] = lambda: NOW,
     recorded: list[Inputs] | None = None,
+    heed: Heed = lambda session, sinks: None,
 ) -> Loop:
     """Return a loop as a controller that has just been started has it."""
     wait = observed or (lambda after, timeout_s: stage.snapshot())
@@ -151,6 +156,7 @@ def _loop(
         SimpleNamespace(beat=lambda sentence: None),  # type: ignore[arg-type]
         wall=clock,
         monotonic=clock,
+        heed=heed,
     )
 
 
@@ -287,3 +293,88 @@ def test_an_agent_that_refuses_the_role_costs_no_decision(stage: Stage) -> None:
     stage.consul.on_write = refuse
     _loop(stage).round()
     assert stage.assignment().epoch == 1
+
+
+SINK = {"name": "ops", "kind": "command", "command": ["/bin/true"]}
+
+
+class WaitingPort(FakePort):
+    """A port whose blocking query waits, as an agent's does, since a thread of its own asks it."""
+
+    def kv_list(self, prefix: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[KvPair, ...]]:
+        """See `Port.kv_list`."""
+        found = super().kv_list(prefix)
+        if found[0] <= index:
+            threading.Event().wait(0.02)
+            found = super().kv_list(prefix)
+        return found
+
+
+def _with_a_sink(stage: Stage) -> None:
+    """Let the policy name a sink that has been told of nothing yet."""
+    stage.port.kv_put(keys.CONFIG, json.dumps(stage.document | {"notifications": [SINK]}).encode())
+    stage.port.kv_put(keys.notified("ops"), Told(sink="ops", upto=0, at=NOW).to_json().encode())
+
+
+def test_a_sink_that_hangs_does_not_hold_up_the_leader(stage: Stage) -> None:
+    _with_a_sink(stage)
+    hangs, may_end = threading.Event(), threading.Event()
+
+    def deliver(sink: SinkPolicy, notice: Notice) -> str:
+        hangs.set()
+        may_end.wait()
+        return "taken"
+
+    notifier = Notifier(lambda: WaitingPort(stage.consul, VM), deliver)
+    loop = _loop(stage, heed=notifier.heed)
+    loop.round()
+    assert hangs.wait(30)
+    # It is in the midst of a delivery, and stays there until the end of the test.
+    stage.port.kv_put(keys.assignment("backend"), b"overwritten")
+    loop.round()
+    assert stage.assignment().reason.startswith("restored from")
+    loop.step_down()
+    assert not may_end.is_set()
+    assert stage.consul.peek(keys.LEADER).session is None
+    may_end.set()
+
+
+def test_only_who_leads_tells_anybody(stage: Stage) -> None:
+    _with_a_sink(stage)
+    heard: list[tuple[str | None, list[str]]] = []
+    loop = _loop(stage, heed=lambda session, sinks: heard.append((session, [sink.name for sink in sinks])))
+    loop.round()
+    lock = stage.consul.peek(keys.LEADER)
+    assert lock is not None
+    assert heard[-1] == (lock.session, ["ops"])
+    stage.port.session_destroy(str(lock.session))
+    stage.consul.port(OTHER).lock_acquire(
+        keys.LEADER, b"", stage.consul.port(OTHER).session_create("orch-controller@frontend-server", ())
+    )
+    loop.round()
+    assert heard[-1] == (None, [])
+
+
+def test_a_changed_policy_ends_what_it_does_not_name_any_more(stage: Stage) -> None:
+    stage.port.kv_put(keys.notified("ops"), Told(sink="ops", upto=0, at=NOW).to_json().encode())
+    stage.controller.cycle(stage.snapshot(), stage.lead(), NOW, NOW)
+    names: list[str] = []
+    told = threading.Event()
+
+    def deliver(sink: SinkPolicy, notice: Notice) -> str:
+        names.append(sink.template)
+        told.set()
+        return "taken"
+
+    notifier = Notifier(lambda: WaitingPort(stage.consul, VM), deliver)
+    old, new = SinkPolicy.model_validate(SINK), SinkPolicy.model_validate(SINK | {"template": "chat"})
+    assert stage.election.session is not None
+    notifier.heed(stage.election.session, [old])
+    assert told.wait(30)
+    told.clear()
+    notifier.heed(stage.election.session, [new])
+    stage.port.kv_delete(keys.assignment("backend"))
+    stage.controller.cycle(stage.snapshot(), stage.election.session, NOW + 10, NOW + 10)
+    assert told.wait(30)
+    notifier.heed(None, ())
+    assert names[-1] == "chat"

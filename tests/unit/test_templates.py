@@ -86,7 +86,9 @@ def as_json(text: str) -> Any:
 
 
 def sources() -> list[Path]:
-    return sorted([*TEMPLATES.rglob("*.j2"), *(CHECKOUT / "consul").rglob("*.j2")])
+    """Return what the plays render. Notices are rendered by the leader (tests/unit/notify)."""
+    found = (*TEMPLATES.rglob("*.j2"), *(CHECKOUT / "consul").rglob("*.j2"))
+    return sorted(path for path in found if path.parent.name != "notify")
 
 
 @pytest.mark.parametrize("vm", VMS)
@@ -119,6 +121,15 @@ def test_the_rendered_policy_is_valid_and_names_the_fleet(render: Render, vm: st
     for service in policy.services.values():
         assert (ANSIBLE / "playbooks" / service.activate).is_file()
         assert (ANSIBLE / "playbooks" / service.deactivate).is_file()
+
+
+def test_who_is_told_of_what_happens_is_whom_the_inventory_names_and_nobody_by_default(render: Render) -> None:
+    def policy(**extra: object) -> Policy:
+        return Policy.model_validate(yaml.safe_load(render(TEMPLATES / "orch-config.yml.j2", VMS[0], **extra)))
+
+    assert policy().notifications == ()
+    pager = {"name": "pager", "kind": "command", "command": ["/usr/local/bin/page"]}
+    assert [sink.name for sink in policy(orch_notifications=[pager]).notifications] == ["pager"]
 
 
 @pytest.mark.parametrize("vm", VMS)

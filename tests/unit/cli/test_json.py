@@ -20,6 +20,7 @@ from tests.unit.cli.test_old_config import OLD
 from tests.unit.cli.world import NOW, POLICY, World
 
 COMMAND = "1700000000100-backend-activate-e1"
+TEMPLATES = Path(__file__).resolve().parents[3] / "templates"
 DAEMONS = ("controller", "worker", "guard")
 
 
@@ -59,6 +60,7 @@ WELL = {
     ("config", "diff"): "FILE_SAME",
     ("config", "apply"): "FILE_OTHER",
     ("config", "import"): "FILE_OLD",
+    ("notify", "test"): "ops",
     ("replay",): "FILE_RECORD",
     ("completion",): "bash",
 }
@@ -85,6 +87,7 @@ NOT_WELL = {
     ("config", "diff"): ("FILE_OTHER", Exit.FAILED),
     ("config", "apply"): ("FILE_OLD", Exit.BROKEN_INPUT),
     ("config", "import"): ("FILE_SAME", Exit.BROKEN_INPUT),
+    ("notify", "test"): ("nobody", Exit.REFUSED),
     ("replay",): ("FILE_CHANGED_RECORD", Exit.FAILED),
     ("controller",): ("", Exit.BROKEN_INPUT),
     ("worker",): ("", Exit.BROKEN_INPUT),
@@ -106,6 +109,7 @@ def files(world: World, tmp_path: Path) -> dict[str, str]:
         "FILE_OLD": OLD,
         "FILE_RECORD": record,
         "FILE_CHANGED_RECORD": changed,
+        "FILE_SETTINGS": {"templates_dir": str(TEMPLATES)},
     }
     for name, document in documents.items():
         (tmp_path / name).write_text(json.dumps(document), encoding="utf-8")
@@ -121,7 +125,7 @@ def run(world: World, files: dict[str, str], *words: str) -> tuple[int, Any]:
         world.change_request(state=ended, outcome="it is over.")
         words = (*words[:-1], world.requests()[-1].id)
     given = [files.get(word, word) for word in words]
-    result = world.orch(*given, settings_file=Path("/nowhere/orch.json"))
+    result = world.orch(*given, settings_file=Path(files["FILE_SETTINGS"]))
     return result.exit_code, json.loads(result.stdout)
 
 
@@ -141,6 +145,8 @@ def test_a_verb_that_succeeds_answers_in_json(
         world.activate("backend", "messaging-server", epoch=2)
     if verb == ("clone",):
         world.with_a_diverged_copy()
+    if verb == ("notify", "test"):
+        world.with_a_sink({"name": "ops", "kind": "command", "command": ["/bin/true"]})
     rest = WELL[verb].split()
     code, _ = run(world, files, *(("--json", *verb, *rest) if before else (*verb, "--json", *rest)))
     assert code == 0

@@ -58,7 +58,7 @@ def test_the_page_on_the_policy_explains_every_value() -> None:
     schema = Policy.model_json_schema()
     names = {name for model in (schema, *schema["$defs"].values()) for name in model["properties"]}
     sections = {"vms", "services", "check", "front_door", "failback", "rotation", "flapping", "load", "dispatch"}
-    sections |= {"replication", "cluster"}
+    sections |= {"replication", "cluster", "notifications"}
     assert {row[1].strip(" `") for row in rows} == names - sections
     assert all(row[-2].strip() for row in rows)
 

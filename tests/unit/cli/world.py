@@ -157,6 +157,10 @@ class World:
             port.agent_register(AgentService(keys.BROKER_SERVICE, keys.BROKER_SERVICE, 5672))
             port.agent_register_pushed(keys.BROKER_SERVICE, PushedSpec("rabbitmq:listens", "listens", 60, PASSING, ""))
 
+    def with_a_sink(self, sink: dict[str, Any]) -> None:
+        """Let the policy tell somebody of what happens."""
+        self.put(keys.CONFIG, json.dumps(POLICY | {"notifications": [sink]}).encode())
+
     def change_request(self, **changes: Any) -> None:
         """Change the newest request as the leader would."""
         request = self.requests()[-1]

@@ -97,6 +97,17 @@ def test_exactly_the_newest_finished_are_left_and_no_command_loses_its_request(
         assert (command_pair(number, of_request, state).key in gone) == (not is_open and of_request not in left)
 
 
+def test_what_a_sink_was_told_goes_with_the_sink() -> None:
+    port = FakeConsul(["vm-1"]).port("vm-1")
+    for sink in ("chat", "mail"):
+        port.kv_put(keys.notified(sink), b"{}")
+    session = port.session_create("orch-controller@vm-1", ())
+    port.lock_acquire(keys.LEADER, b"", session)
+    assert trim_finished(port, session, 10) == 0
+    assert trim_finished(port, session, 10, frozenset({"mail"})) == 1
+    assert port.kv_keys(keys.NOTIFIED) == (keys.notified("mail"),)
+
+
 def test_trimming_leaves_the_newest_and_needs_the_lead() -> None:
     cluster = FakeConsul(["vm-1"])
     port = cluster.port("vm-1")
