@@ -190,6 +190,8 @@ class MariaDb:
         """Let it hang: it keeps its connections and accepts new ones, and answers nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # The signal is on its way: a thread may answer once more.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Let it go on."""
