@@ -102,8 +102,8 @@ DIAGNOSES: dict[str, Row] = {
         "service: none that is healthy and in sync.",
         "Its activate play runs there: 3 s after it was first seen absent, 10 s after it was first seen failing. The "
         "next start comes 10 s after the last one at the earliest, twice as long for each further one within 30 min, "
-        "5 min at most; a standby that stayed healthy for 30 s ends that count. Whatever moves the service supersedes a "
-        "start.",
+        "5 min at most; a standby that stayed healthy for 30 s ends that count. Whatever moves the service supersedes "
+        "a start.",
         "Nothing is started while automation is paused, while the service moves or is not served, or where the VM is "
         "down, in maintenance or without a guard. To have a hot standby stopped, take its VM into maintenance.",
     ),

@@ -42,32 +42,39 @@ HOME_WITHIN_S = 180.0
 
 # A message of the system that orch replaces, without `failed_instance`.
 BY_HAND = {"command_type": "failover", "instance_type": "backend", "timestamp": 1.0}
-# Publishes what it reads, by hand, and ends when a broker has confirmed.
+# Publishes what it reads, by hand, and ends when a broker has confirmed. A channel that was opened while the queue's
+# leader was being lost confirms nothing (RabbitMQ 3.10): then it is tried again on another connection.
 PUBLISH = """
-import sys, time
+import signal, sys, time
 from orchestrator.settings import load_settings, read_secret
 import pika
-given = load_settings().amqp
-credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
-for host in given.hosts:
+
+def late(*_):
+    raise TimeoutError
+
+def publish(host):
+    signal.alarm(3)
     try:
         link = pika.BlockingConnection(pika.ConnectionParameters(host, given.port, given.vhost, credentials))
-        break
-    except pika.exceptions.AMQPConnectionError:
-        continue
-channel = link.channel()
-channel.confirm_delivery()
-body, kept = sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2)
-for _ in range(100):
-    try:
+        channel = link.channel()
+        channel.confirm_delivery()
         channel.basic_publish("", "failover_commands", body, kept, mandatory=True)
+    finally:
+        signal.alarm(0)
+
+signal.signal(signal.SIGALRM, late)
+given = load_settings().amqp
+credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
+body, kept = sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2)
+for turn in range(15):
+    try:
+        publish(given.hosts[turn % len(given.hosts)])
         break
-    except pika.exceptions.NackError:
+    except (pika.exceptions.AMQPError, TimeoutError):
         # The queue elects another leader: it was not taken.
         time.sleep(0.2)
 else:
     sys.exit("no broker takes the message")
-link.close()
 """
 
 
