@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Memory
-from orchestrator.domain.records import Endpoint, HistoryEntry, Record
+from orchestrator.domain.records import Endpoint, HistoryEntry, Record, Told
 from orchestrator.domain.view import Kept, Unreadable, View
 from orchestrator.node.duty import duties
 from orchestrator.node.knowledge import ASSIGNMENTS_FILE, FEEDS_OF_FRESHNESS, POLICY_FILE, Knowledge
@@ -194,7 +194,8 @@ def test_a_line_of_the_recorder_is_replayed_or_refused(line: bytes) -> None:
 
 
 def test_there_is_a_record_of_every_kind() -> None:
-    # An endpoint is a part of a record, and of the history nothing is decided.
-    assert {type(record) for record in KINDS.values()} == set(Record.__subclasses__()) - {Endpoint, HistoryEntry}
+    # An endpoint is a part of a record; of the history, and of who was told of it, nothing is decided.
+    apart = {Endpoint, HistoryEntry, Told}
+    assert {type(record) for record in KINDS.values()} == set(Record.__subclasses__()) - apart
     view = parse_view(pairs_with(), checks_without(), POLICY)
     assert not any(isinstance(what, Unreadable) for what in seen_in(view).values())
