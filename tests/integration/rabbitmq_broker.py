@@ -178,6 +178,8 @@ class RabbitBroker:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
             "ERL_EPMD_PORT": str(self._epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
+            # A tool that outlives its broker's folder would leave its dump in whatever folder the tests are run from.
+            "ERL_CRASH_DUMP_BYTES": "0",
         }
 
     def _write_files(self) -> None:
