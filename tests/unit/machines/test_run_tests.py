@@ -24,7 +24,7 @@ def run_tests(checkout: Path, *, check: str) -> subprocess.CompletedProcess[str]
         (checkout / "tests" / kind / f"test_{kind}.py").write_text(f"def test_{kind}():\n    pass\n")
     env = {**os.environ, "ORCH_LAB_NAME": "some-lab"}
     argv = ["bash", deploy / "run-tests"]
-    return subprocess.run(argv, check=False, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(argv, check=False, env=env, capture_output=True, text=True, timeout=300)
 
 
 def test_everything_is_run_and_told_of_and_both_labs_are_taken_down(tmp_path: Path) -> None:
