@@ -11,13 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from orchestrator.decide.beside import (
+    ENDED,
+    LOOK_AGAIN_S,
+    RECENT_S,
+    End,
+    Tended,
+    ends_of,
+    overtaken,
+    pause_after,
+    unfinished,
+)
 from orchestrator.decide.candidates import obstacle_to_work
-from orchestrator.decide.case import UNHEARD_S, Case, index_of, readable
+from orchestrator.decide.case import Case, index_of, readable
 from orchestrator.decide.cluster import Membership, membership_of
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.moves import rule_request
 from orchestrator.decide.plays import trouble_of, wait_for
-from orchestrator.decide.standbys import LOOK_AGAIN_S, RECENT_S, Tended, pause_after
 from orchestrator.decide.writing import create, finished, new_command, of_case
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Change, Decision, Diagnosis, Put
@@ -55,7 +65,11 @@ def tend_members(case: Case, *, idle: bool) -> Tended:
     `idle`: nothing else is decided for the service in this cycle. Only then a change begins.
     """
     cluster = case.service.cluster
-    ended, wakes = _endings(case)
+    ended, wakes = ends_of(
+        case.changes,
+        lambda request: _past(case, request) or _come_of(case, request),
+        lambda kept, state, why: _ending(case, kept, state, why),
+    )
     if cluster is None:
         return Tended(ended)
     found = membership_of(cluster, case.seen)
@@ -188,32 +202,10 @@ def _begin(case: Case, cluster: ClusterPolicy, swap: Swap) -> Decision:
     )
 
 
-End = tuple[RequestState, str]
-"""How a change ends, and why."""
-
-
-def _endings(case: Case) -> tuple[tuple[Decision, ...], float | None]:
-    """Return the ends of the running changes, and when to look at the others again."""
-    ended: list[Decision] = []
-    wakes: list[float] = []
-    for kept in case.changes:
-        found = _past(case, kept.value) or _come_of(case, kept.value)
-        if isinstance(found, float):
-            wakes.append(found)
-        else:
-            ended.append(_ending(case, kept, *found))
-    return tuple(ended), min(wakes, default=None)
-
-
 def _past(case: Case, request: Request) -> End | float | None:
     """Say why nobody wants the change to go on, or when to look again; None while it is wanted."""
-    epoch, heard_by = case.now_assigned.epoch, request.created + UNHEARD_S
-    if request.epoch is not None and request.epoch > epoch and case.now < heard_by:
-        return heard_by
-    if request.epoch != epoch:
-        return RequestState.SUPERSEDED, f"the epoch is {epoch}"
-    if case.move is not None:
-        return RequestState.SUPERSEDED, f"the {case.move.value.kind.value} of {case.name} has begun"
+    if (found := overtaken(case, request)) is not None:
+        return found
     if case.service.cluster is None:
         return RequestState.CANCELLED, f"the policy has no cluster of {case.name}"
     return None
@@ -222,13 +214,8 @@ def _past(case: Case, request: Request) -> End | float | None:
 def _come_of(case: Case, request: Request) -> End | float:
     """Say what came of the change, or until when it goes on at the latest."""
     command = case.command_of(request, Play.MEMBER, str(request.target))
-    if command is None:
-        # KV prefixes are watched apart: its command may be seen a moment later.
-        until = request.created + UNHEARD_S
-        return (RequestState.FAILED, "its command is gone") if case.now >= until else until
-    if not command.is_final:
-        wait = wait_for(case, command)
-        return (RequestState.FAILED, wait.why) if case.now >= wait.until else wait.until
+    if command is None or not command.is_final:
+        return unfinished(case, request, command)
     trouble = trouble_of(command)
     if trouble is not None:
         return RequestState.FAILED, trouble
@@ -244,17 +231,9 @@ def _ending(case: Case, kept: Kept[Request], state: RequestState, why: str) -> D
     if record is not None and is_done and (record.value.joining, record.value.leaving) == (joining, leaving):
         done = record.value.with_(joining=None, leaving=None, since=case.now)
         changes.append(Put(keys.members(case.name), done, record.index))
-    sentence = f"That {joining} takes the place of {leaving} in the cluster of {case.name} {_ENDED[state]}: {why}."
+    sentence = f"That {joining} takes the place of {leaving} in the cluster of {case.name} {ENDED[state]}: {why}."
     code = f"member_{state.value}"
     return of_case(case, code, sentence, *changes, request=kept.value, vm=joining, about=kept.value.id)
-
-
-_ENDED = {
-    RequestState.SUCCEEDED: "is done",
-    RequestState.FAILED: "failed",
-    RequestState.SUPERSEDED: "is overtaken",
-    RequestState.CANCELLED: "is cancelled",
-}
 
 
 # -- what is the matter ------------------------------------------------------------------------------------------------

@@ -8,10 +8,20 @@ serving, the epoch stays, and whatever moves the service supersedes it at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from orchestrator.decide.beside import (
+    ENDED,
+    LOOK_AGAIN_S,
+    RECENT_S,
+    End,
+    Tended,
+    ends_of,
+    overtaken,
+    pause_after,
+    unfinished,
+)
 from orchestrator.decide.candidates import obstacle_to_running
-from orchestrator.decide.case import UNHEARD_S, Case, readable
+from orchestrator.decide.case import Case, readable
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.moves import case_reason, rule_request
 from orchestrator.decide.plays import trouble_of, wait_for
@@ -26,24 +36,9 @@ from orchestrator.domain.view import Kept
 ABSENT_GRACE_S = 3.0
 # systemd has its own try first: it may take as long to bring a unit back (`node.duty.RESTART_LIMIT_S`).
 FAILED_GRACE_S = 10.0
-# What else is decided for the service shows in the next view, or nowhere: then the clock has to wake the leader.
-LOOK_AGAIN_S = 0.05
-FIRST_PAUSE_S = 10.0
-"""After the first start; each further one within `RECENT_S` doubles it, until one does good for `STABLE_S`."""
-LONGEST_PAUSE_S = 300.0
-RECENT_S = 1800.0
 STABLE_S = 30.0
 """A standby that stays healthy this long after its start shows that starting it works: what stops it later (its VM
 that is cut off, an operator) is something new. One that dies sooner may do so each time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """What one look at the hot standbys of a service came to."""
-
-    decisions: tuple[Decision, ...] = ()
-    diagnoses: tuple[Diagnosis, ...] = ()
-    wake_at: float | None = None
 
 
 def missing_standbys(case: Case) -> tuple[str, ...]:
@@ -80,14 +75,12 @@ def tend_standbys(case: Case, *, idle: bool) -> Tended:
     """
     if not case.starts and not missing_standbys(case):
         return Tended()
-    ended: list[Decision] = []
-    wakes: list[float] = []
-    for kept in case.starts:
-        found = _past(case, kept.value) or _come_of(case, kept.value)
-        if isinstance(found, float):
-            wakes.append(found)
-        else:
-            ended.append(_ending(case, kept, *found))
+    ended, wake_at = ends_of(
+        case.starts,
+        lambda request: _past(case, request) or _come_of(case, request),
+        lambda kept, state, why: _ending(case, kept, state, why),
+    )
+    wakes = [] if wake_at is None else [wake_at]
     busy = {kept.value.target for kept in case.starts}
     due_now: list[str] = []
     for vm in case.lacking_since:
@@ -135,11 +128,6 @@ def start_due_at(case: Case, vm: str) -> float:
     return max(due, vain[-1].updated + pause_after(len(vain)))
 
 
-def pause_after(times: int) -> float:
-    """Return the seconds from the last of so many attempts in vain, one at least, to the next."""
-    return float(min(FIRST_PAUSE_S * 2.0 ** (times - 1), LONGEST_PAUSE_S))
-
-
 # -- a start, from its beginning to its end ----------------------------------------------------------------------------
 
 
@@ -185,37 +173,20 @@ def start_asked(case: Case, kept: Kept[Request]) -> Decision:
     return of_case(case, "clone", sentence, put, create(command), request=request, vm=vm)
 
 
-End = tuple[RequestState, str]
-"""How a start ends, and why."""
-
-
 def _ending(case: Case, kept: Kept[Request], state: RequestState, why: str) -> Decision:
     vm = str(kept.value.target)
-    sentence = f"The start of {case.name} as a hot standby on {vm} {_ENDED[state]}: {why}."
+    sentence = f"The start of {case.name} as a hot standby on {vm} {ENDED[state]}: {why}."
     put = finished(case, kept, state, why)
     # By its request: two starts on one VM (a leader that died, a record put there by hand) may end in one cycle.
     about = kept.value.id
     return of_case(case, f"standby_{state.value}", sentence, put, request=kept.value, vm=vm, about=about)
 
 
-_ENDED = {
-    RequestState.SUCCEEDED: "is done",
-    RequestState.FAILED: "failed",
-    RequestState.SUPERSEDED: "is overtaken",
-    RequestState.CANCELLED: "is cancelled",
-}
-
-
 def _past(case: Case, request: Request) -> End | float | None:
     """Say why nobody wants the start any more, or when to look again; None while it is wanted."""
-    vm, epoch = str(request.target), case.now_assigned.epoch
-    heard_by = request.created + UNHEARD_S
-    if request.epoch is not None and request.epoch > epoch and case.now < heard_by:
-        return heard_by
-    if request.epoch != epoch:
-        return RequestState.SUPERSEDED, f"the epoch is {epoch}"
-    if case.move is not None:
-        return RequestState.SUPERSEDED, f"the {case.move.value.kind.value} of {case.name} has begun"
+    if (found := overtaken(case, request)) is not None:
+        return found
+    vm = str(request.target)
     if vm not in case.hot_standbys:
         return RequestState.CANCELLED, f"the policy has no hot standby of {case.name} on {vm}"
     if case.is_up(vm) and not case.in_maintenance(vm):
@@ -229,13 +200,8 @@ def _come_of(case: Case, request: Request) -> End | float:
     """Say what came of the start, or until when it goes on at the latest."""
     vm = str(request.target)
     command = case.command_of(request, Play.ACTIVATE, vm)
-    if command is None:
-        # KV prefixes are watched apart: its command may be seen a moment later.
-        until = request.created + UNHEARD_S
-        return (RequestState.FAILED, "its command is gone") if case.now >= until else until
-    if not command.is_final:
-        wait = wait_for(case, command)
-        return (RequestState.FAILED, wait.why) if case.now >= wait.until else wait.until
+    if command is None or not command.is_final:
+        return unfinished(case, request, command)
     trouble = trouble_of(command)
     if trouble is not None:
         cancelled = command.state is CommandState.CANCELLED
@@ -278,7 +244,7 @@ def _diagnoses(case: Case, started: Sequence[str]) -> Iterator[Diagnosis]:
 def _about_start(case: Case, vm: str, missing: str) -> Diagnosis:
     left_s = max(0.0, start_due_at(case, vm) - case.now)
     vain = _vain_starts(case, vm)
-    last = f"; start {len(vain)} {_ENDED[vain[-1].state]} ({vain[-1].outcome})" if vain else ""
+    last = f"; start {len(vain)} {ENDED[vain[-1].state]} ({vain[-1].outcome})" if vain else ""
     return diagnosis("standby_missing", case.name, f"{missing}{last}; it is started in {left_s:.0f} s.")
 
 

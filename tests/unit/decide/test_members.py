@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.decide.standbys import FIRST_PAUSE_S, LONGEST_PAUSE_S
+from orchestrator.decide.beside import FIRST_PAUSE_S, LONGEST_PAUSE_S
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Memory
 from orchestrator.domain.records import CommandState, Members, MoveKind, Play, RequestKind, RequestState

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from orchestrator.decide.standbys import (
-    ABSENT_GRACE_S,
-    FAILED_GRACE_S,
-    FIRST_PAUSE_S,
-    LONGEST_PAUSE_S,
-    RECENT_S,
-    STABLE_S,
-)
+from orchestrator.decide.beside import FIRST_PAUSE_S, LONGEST_PAUSE_S, RECENT_S
+from orchestrator.decide.standbys import ABSENT_GRACE_S, FAILED_GRACE_S, STABLE_S
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Memory
 from orchestrator.domain.records import CommandState, Endpoints, MoveKind, Play, RequestKind, RequestState
