@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 from deploy.machines.lab import Lab
@@ -64,7 +65,8 @@ def fleet_status(lab: Lab, vm: str | None = None) -> Report:
 
     def ask() -> Report:
         enter_network(namespace)
-        fleet = look(ConsulPort(timeout_s=ANSWER_WITHIN_S), time.time())
+        with closing(ConsulPort(timeout_s=ANSWER_WITHIN_S)) as port:
+            fleet = look(port, time.time())
         if isinstance(fleet, NoPolicy):
             return {}
         return report.status(fleet, decide(fleet.view, fleet.memory, fleet.policy, fleet.at))
