@@ -82,8 +82,13 @@ class LabPlaces:
 
     @property
     def secrets(self) -> Path:
-        """Passwords that the deployment generates; the same are needed for every further play."""
+        """What the deployment makes that is secret, encrypted; the same is needed for every further play."""
         return self.home / "secrets"
+
+    @property
+    def vault_password(self) -> Path:
+        """What it is encrypted with. Kept beside it, and so with it in the cache: a lab has nothing to hide."""
+        return self.secrets / "vault-password"
 
     @property
     def deploy_log(self) -> Path:

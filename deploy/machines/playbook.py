@@ -50,7 +50,8 @@ def arguments(places: LabPlaces, playbook: str, variables: Mapping[str, object])
     argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY)]
     argv += ["--private-key", str(places.operator_key), "--user", "root"]
     argv += ["--ssh-common-args", " ".join(ssh_options(places)[2:])]
-    argv += ["-e", json.dumps({"orch_secrets_dir": str(places.secrets), **variables})]
+    secrets = {"orch_secrets_dir": str(places.secrets), "orch_vault_password_file": str(places.vault_password)}
+    argv += ["-e", json.dumps({**secrets, **variables})]
     return [*argv, str(PLAYBOOKS / playbook)]
 
 

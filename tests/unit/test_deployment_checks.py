@@ -24,7 +24,8 @@ def checked(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     env |= {"ANSIBLE_CONFIG": str(ANSIBLE / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(folder / "tmp")}
     program = str(Path(sys.executable).with_name("ansible-playbook"))
-    given = json.dumps({"orch_secrets_dir": str(folder / "secrets"), **variables})
+    secrets = {"orch_secrets_dir": str(folder / "secrets"), "orch_vault_password_file": str(folder / "password")}
+    given = json.dumps({**secrets, **variables})
     argv = [program, "playbooks/site.yml", "--tags", "check", "-e", given]
     return subprocess.run(argv, cwd=ANSIBLE, env=env, capture_output=True, text=True, timeout=120)
 
