@@ -12,7 +12,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,9 +24,11 @@ from orchestrator.cli.exits import Exit, Stop
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
+    from orchestrator.doctor.facts import Asked, Question, QueueFacts
     from orchestrator.domain.decision import Memory, Outcome
     from orchestrator.domain.policy import Policy
     from orchestrator.domain.view import View
+    from orchestrator.settings import AmqpSettings, LocalSettings
     from orchestrator.store.port import Port
 
     Decide = Callable[[View, Memory, Policy, float], Outcome]
@@ -52,6 +54,18 @@ def _real_decide(view: View, memory: Memory, policy: Policy, now: float) -> Outc
     return decide(view, memory, policy, now)
 
 
+def _ask_vms(settings: LocalSettings, question: Question) -> Iterator[tuple[str, Asked]]:
+    from orchestrator.doctor.ask import ask_vms
+
+    return ask_vms(settings, question)
+
+
+def _ask_queues(amqp: AmqpSettings) -> QueueFacts:
+    from orchestrator.doctor.queues import ask_queues
+
+    return ask_queues(amqp)
+
+
 def _who() -> str:
     user = os.environ.get("SUDO_USER") or getpass.getuser()
     return f"{user}@{socket.gethostname()}"
@@ -63,6 +77,8 @@ class App:
 
     open_port: Callable[[str, int, str | None], Port] = _open_consul
     decide: Decide = _real_decide
+    ask_vms: Callable[[LocalSettings, Question], Iterator[tuple[str, Asked]]] = _ask_vms
+    ask_queues: Callable[[AmqpSettings], QueueFacts] = _ask_queues
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep

@@ -25,6 +25,8 @@ class Exit(IntEnum):
     TIMED_OUT = 6
     UNREACHABLE = 7
     BROKEN_INPUT = 8
+    WARNINGS = 9
+    ERRORS = 10
 
 
 MEANINGS: Mapping[Exit, str] = {
@@ -46,6 +48,8 @@ MEANINGS: Mapping[Exit, str] = {
         "a file (or the policy in KV) is missing, cannot be read or written, or is not what it should be; every fault "
         "is listed"
     ),
+    Exit.WARNINGS: "`doctor`: everything works, and something is not as it should be",
+    Exit.ERRORS: "`doctor`: something does not work, or could not be found out",
 }
 
 SHORT: Mapping[Exit, str] = {
@@ -58,6 +62,8 @@ SHORT: Mapping[Exit, str] = {
     Exit.TIMED_OUT: "timed out waiting",
     Exit.UNREACHABLE: "Consul not reachable",
     Exit.BROKEN_INPUT: "broken or missing file",
+    Exit.WARNINGS: "the doctor warns",
+    Exit.ERRORS: "the doctor found errors",
 }
 
 # By the final states of a request and of a command (their values, so that this module stays light).

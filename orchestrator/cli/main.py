@@ -42,6 +42,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "commands": ("commands:commands", "List, show and cancel commands (runs of playbooks)."),
     "config": ("config:config", "Validate, show, compare, write and import the fleet's policy."),
     "notify": ("notify:notify", "Try the sinks that are told of what happens."),
+    "doctor": ("doctor:doctor", "Find what is wrong with the fleet, and say what to do about it."),
     "replay": ("replay:replay", "Feed recorded inputs to decide() and print what it says."),
     "controller": ("daemons:controller", "Run the controller."),
     "worker": ("daemons:worker", "Run the worker."),
@@ -111,7 +112,7 @@ class LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except Unknown as unknown:
-            raise _unreachable(ctx.ensure_object(App), unknown) from None
+            raise unreachable(ctx.ensure_object(App), unknown) from None
         except Refused as refused:
             raise Stop(Exit.REFUSED, f"refused by Consul: {refused}") from None
 
@@ -124,7 +125,7 @@ def _answer_wrong_usage(wrong: click.UsageError, wants_json: bool) -> None:
         App().answer(Stop(Exit.USAGE, reason).as_json())
 
 
-def _unreachable(app: App, unknown: Exception) -> Stop:
+def unreachable(app: App, unknown: Exception) -> Stop:
     """Tell a Consul that does not answer from one without a leader."""
     from orchestrator.store.port import Refused, Unknown
 

@@ -296,6 +296,22 @@ def why(report: Report) -> RenderableType:
     return Group(*parts)
 
 
+def findings(rows: Sequence[Report]) -> RenderableType:
+    """Return what the doctor found, each with what to do about it."""
+    if not rows:
+        return Text("all is well", style="bold green")
+    style = {"error": "bold red", "unknown": "bold red", "warning": "bold yellow"}
+    parts: list[RenderableType] = []
+    for row in rows:
+        parts.append(
+            Text.assemble(
+                (f"{row['severity']:<8}", style[row["severity"]]), (row["subject"], "bold"), ": ", row["wrong"]
+            )
+        )
+        parts.append(Text(f"        {row['todo']}", style="dim"))
+    return Group(*parts)
+
+
 def difference(lines: Iterable[str]) -> RenderableType:
     """Return a unified diff."""
     style = {"+": "green", "-": "red", "@": "cyan"}

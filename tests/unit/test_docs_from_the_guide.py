@@ -117,7 +117,7 @@ def test_what_the_page_names_exists(span: str) -> None:
 @pytest.mark.parametrize(
     "span",
     [
-        "orch doctor",
+        "orch surgeon",
         "orch commands forget ID",
         "orch status --fast",
         "orch failback backend now",

@@ -61,6 +61,7 @@ WELL = {
     ("config", "apply"): "FILE_OTHER",
     ("config", "import"): "FILE_OLD",
     ("notify", "test"): "ops",
+    ("doctor",): "--here",
     ("replay",): "FILE_RECORD",
     ("completion",): "bash",
 }
@@ -88,6 +89,7 @@ NOT_WELL = {
     ("config", "apply"): ("FILE_OLD", Exit.BROKEN_INPUT),
     ("config", "import"): ("FILE_SAME", Exit.BROKEN_INPUT),
     ("notify", "test"): ("nobody", Exit.REFUSED),
+    ("doctor",): ("", Exit.BROKEN_INPUT),
     ("replay",): ("FILE_CHANGED_RECORD", Exit.FAILED),
     ("controller",): ("", Exit.BROKEN_INPUT),
     ("worker",): ("", Exit.BROKEN_INPUT),
@@ -147,6 +149,8 @@ def test_a_verb_that_succeeds_answers_in_json(
         world.with_a_diverged_copy()
     if verb == ("notify", "test"):
         world.with_a_sink({"name": "ops", "kind": "command", "command": ["/bin/true"]})
+    if verb == ("doctor",):
+        Path(files["FILE_SETTINGS"]).write_text('{"vm": "messaging-server", "amqp": {"hosts": ["10.0.0.21"]}}')
     rest = WELL[verb].split()
     code, _ = run(world, files, *(("--json", *verb, *rest) if before else (*verb, "--json", *rest)))
     assert code == 0

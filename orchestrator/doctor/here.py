@@ -1,0 +1,124 @@
+"""Gathers what this VM says of itself (`orch doctor --here`). Reads only; as root, since secrets are nobody else's.
+
+In: a `Question`. Out: `VmFacts`. What cannot be found out is said in `unknown`, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from orchestrator import __version__
+from orchestrator.doctor.facts import FORMAT, DiskFacts, FileFacts, Question, UnitFacts, VmFacts
+from orchestrator.settings import LocalSettings
+
+CONFIG_DIR = Path("/etc/orch")
+# Patterns of what must be nobody else's, below CONFIG_DIR or absolute; and whose daemons must be able to read it.
+SECRETS: tuple[tuple[str, str | None], ...] = (
+    ("amqp_password", "orch"),
+    ("replication_password", None),
+    ("notify/*", "orch"),
+    ("app/*", None),
+    ("ssh/id_ed25519", "orch"),
+    ("tls/*-key.pem", None),
+    ("*token*", None),
+    ("consul/*token*", None),
+    ("/var/lib/rabbitmq/.erlang.cookie", "rabbitmq"),
+)
+DISKS = ("/", "/var/lib/orch", "/var/lib/consul", "/var/lib/mysql", "/var/lib/rabbitmq", "/var/log", "/tmp")
+OWN_UNITS = ("consul", "consul-template", "orch-guard", "orch-controller", "orch-worker")
+SYSTEMCTL_TIMEOUT_S = 4.0
+PROPERTIES = ("LoadState", "ActiveState", "UnitFileState")
+
+
+def facts_here(question: Question, settings: LocalSettings) -> VmFacts:
+    """Look at everything once."""
+    started = time.time()
+    units: dict[str, UnitFacts] = {}
+    unknown: list[str] = []
+    try:
+        units = read_units((*OWN_UNITS, *own_instances(), *question.units))
+    except (OSError, subprocess.SubprocessError) as problem:
+        unknown.append(f"systemd does not say how its units are ({problem})")
+    return VmFacts(
+        format=FORMAT,
+        vm=settings.vm,
+        orch=__version__,
+        started=started,
+        units=units,
+        secrets=tuple(read_secrets(CONFIG_DIR)),
+        disks=tuple(read_disks(DISKS)),
+        unknown=tuple(unknown),
+        ended=time.time(),
+    )
+
+
+def _systemctl(*words: str) -> str:
+    done = subprocess.run(
+        ["systemctl", *words], capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT_S, check=True
+    )
+    return done.stdout
+
+
+def own_instances() -> tuple[str, ...]:
+    """Return the units of which a VM has some or none: local proxies, timers of ours."""
+    listed = _systemctl("list-units", "--all", "--plain", "--no-legend", "orch-proxy@*.service", "orch-*.timer")
+    return tuple(line.split()[0].removesuffix(".service") for line in listed.splitlines() if line.strip())
+
+
+def read_units(names: Iterable[str]) -> dict[str, UnitFacts]:
+    """Return what systemd says of each unit, under the name by which it was asked for."""
+    wanted = list(dict.fromkeys(names))
+    found: dict[str, UnitFacts] = {}
+    blocks = _systemctl("show", "--property", ",".join(PROPERTIES), *wanted).strip().split("\n\n")
+    for name, block in zip(wanted, blocks, strict=True):
+        said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        found[name] = UnitFacts(load=said["LoadState"], active=said["ActiveState"], enabled=said["UnitFileState"])
+    return found
+
+
+def read_secrets(config_dir: Path) -> Iterator[FileFacts]:
+    """Return who may do what with each file that holds a secret."""
+    seen: set[Path] = set()
+    for pattern, owner in SECRETS:
+        top, rest = (Path("/"), pattern[1:]) if pattern.startswith("/") else (config_dir, pattern)
+        for path in sorted(top.glob(rest)):
+            status = path.lstat()
+            if path in seen or not stat.S_ISREG(status.st_mode):
+                continue
+            seen.add(path)
+            yield FileFacts(
+                path=str(path),
+                mode=stat.S_IMODE(status.st_mode),
+                owner=_named(pwd.getpwuid, status.st_uid),
+                group=_named(grp.getgrgid, status.st_gid),
+                belongs_to=owner,
+            )
+
+
+def _named(lookup: object, number: int) -> str:
+    try:
+        return str(lookup(number)[0])  # type: ignore[operator]
+    except KeyError:
+        return str(number)
+
+
+def read_disks(paths: Iterable[str]) -> Iterator[DiskFacts]:
+    """Return each file system once, by the first path that is on it."""
+    seen: set[int] = set()
+    for path in paths:
+        try:
+            device, status = os.stat(path).st_dev, os.statvfs(path)
+        except OSError:
+            continue
+        if device not in seen and status.f_blocks:
+            seen.add(device)
+            inodes = status.f_favail / status.f_files if status.f_files else 1.0
+            size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
+            yield DiskFacts(path=path, size=size, free=free, inodes_free=inodes)
