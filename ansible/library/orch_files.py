@@ -13,6 +13,7 @@ import json
 import os
 import pwd
 import stat
+import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -33,6 +34,11 @@ options:
       group: {type: str, default: root}
       only_if_absent: {description: Leave an existing file as it is., type: bool, default: false}
       label: {description: Returned in C(labels) when the file changed., type: str, default: ""}
+      check:
+        description: Words of a command that judges new content (its path is added). Where it fails nothing is replaced.
+        type: list
+        elements: str
+        default: []
   directories:
     description: Directories that must exist before the files are written.
     type: list
@@ -63,6 +69,7 @@ FILE_OPTIONS = {
     "group": {"type": "str", "default": "root"},
     "only_if_absent": {"type": "bool", "default": False},
     "label": {"type": "str", "default": ""},
+    "check": {"type": "list", "elements": "str", "default": []},
 }
 DIRECTORY_OPTIONS = {
     "path": {"type": "path", "required": True},
@@ -117,6 +124,12 @@ def write(spec, content):
         new.write(content)
         new.flush()
         os.fsync(new.fileno())
+    if spec["check"]:
+        judged = subprocess.run([*spec["check"], candidate], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if judged.returncode != 0:
+            os.unlink(candidate)
+            said = f"{spec['check'][0]} refuses what was to replace it: {(judged.stderr or judged.stdout).strip()}"
+            raise ValueError(f"{spec['path']} stays as it is: {said}")
     take_owner_and_mode(candidate, spec)
     os.replace(candidate, spec["path"])
 

@@ -27,10 +27,9 @@ if TYPE_CHECKING:
 def doctor(app: App, here: bool) -> None:
     """Find what is wrong with the fleet, and say what to do about it.
 
-    To be run on a worker's VM, as the account orch (`sudo -u orch orch doctor`) or as root: every VM is asked by the
-    worker's own SSH, so that the doctor also helps where Consul does not answer. A VM that cannot be asked is a
-    finding. Changes nothing. Exits 0 when all is well, 9 with warnings only, 10 with errors or where something could
-    not be found out.
+    To be run on a worker's VM, as root (`sudo orch doctor`): every VM is asked by the worker's own SSH, so that the
+    doctor also helps where Consul does not answer. A VM that cannot be asked is a finding. Changes nothing. Exits 0
+    when all is well, 9 with warnings only, 10 with errors or where something could not be found out.
     """
     settings = _settings(app)
     if here:

@@ -24,8 +24,8 @@ def notify() -> None:
 def test(app: App, sink: str) -> None:
     """Send one sample to a sink of the policy in force, and say what came of it.
 
-    To be run on a controller's VM as the daemon's user, who may read the sink's secrets: `sudo -u orch orch notify
-    test SINK`. Tries once; exits 4 where the sample was not delivered.
+    To be run on a controller's VM as the daemon's user, who may read the sink's secrets:
+    `sudo -u orch-controller orch notify test SINK`. Tries once; exits 4 where the sample was not delivered.
     """
     from orchestrator.domain.records import HistoryEntry
     from orchestrator.notify.delivery import deliver

@@ -19,7 +19,8 @@ from orchestrator.domain.sentence import one_line
 from orchestrator.execute.environment import Places, ssh_options
 from orchestrator.settings import LocalSettings
 
-ACCOUNT = "orch"
+# What workers log in as, and whose their key is.
+ACCOUNT, KEYHOLDER = "orch", "orch-worker"
 PROGRAM = "/usr/local/bin/orch"
 HERE = (PROGRAM, "doctor", "--here")
 # A VM that is off costs ssh its ConnectTimeout of 3 s; one that hangs costs this.
@@ -59,15 +60,15 @@ def ssh_command(settings: LocalSettings, address: str, command: tuple[str, ...])
     return ("ssh", "-T", *options, "-i", str(settings.ssh_key_file), "-l", ACCOUNT, address, *command)
 
 
-def as_the_account() -> Mapping[str, str]:
+def as_the_worker() -> Mapping[str, str]:
     """Return, for root, the account to run ssh as: what root may read a worker may not be able to."""
     if os.geteuid() != 0:
         return {}
     try:
-        pwd.getpwnam(ACCOUNT)
+        pwd.getpwnam(KEYHOLDER)
     except KeyError:
         return {}
-    return {"user": ACCOUNT, "group": ACCOUNT}
+    return {"user": KEYHOLDER, "group": KEYHOLDER}
 
 
 def ask(argv: tuple[str, ...], question: str, wall: Callable[[], float], timeout_s: float = ANSWER_TIMEOUT_S) -> Asked:
@@ -75,7 +76,7 @@ def ask(argv: tuple[str, ...], question: str, wall: Callable[[], float], timeout
     sent = wall()
     problem = ""
     try:
-        who = as_the_account() if argv[0] == "ssh" else {}
+        who = as_the_worker() if argv[0] == "ssh" else {}
         done = subprocess.run(
             argv,
             input=question,

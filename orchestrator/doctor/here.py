@@ -21,18 +21,18 @@ from orchestrator.settings import LocalSettings
 CONFIG_DIR = Path("/etc/orch")
 # Patterns of what must be nobody else's, below CONFIG_DIR or absolute; and whose daemons must be able to read it.
 SECRETS: tuple[tuple[str, str | None], ...] = (
-    ("amqp_password", "orch"),
+    ("amqp_password", "orch-controller"),
     ("replication_password", None),
-    ("notify/*", "orch"),
+    ("notify/*", "orch-controller"),
     ("app/*", None),
-    ("ssh/id_ed25519", "orch"),
+    ("ssh/id_ed25519", "orch-worker"),
     ("tls/*-key.pem", None),
     ("*token*", None),
     ("consul/*token*", None),
     ("/var/lib/rabbitmq/.erlang.cookie", "rabbitmq"),
 )
 DISKS = ("/", "/var/lib/orch", "/var/lib/consul", "/var/lib/mysql", "/var/lib/rabbitmq", "/var/log", "/tmp")
-OWN_UNITS = ("consul", "consul-template", "orch-guard", "orch-controller", "orch-worker")
+OWN_UNITS = ("orch-firewall", "consul", "consul-template", "orch-guard", "orch-controller", "orch-worker")
 SYSTEMCTL_TIMEOUT_S = 4.0
 PROPERTIES = ("LoadState", "ActiveState", "UnitFileState")
 

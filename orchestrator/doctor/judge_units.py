@@ -13,7 +13,7 @@ from orchestrator.doctor.findings import Finding, error, warning
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.view import Kept, ServiceView, View
 
-EVERYWHERE = ("consul", "consul-template", "orch-guard")
+EVERYWHERE = ("orch-firewall", "consul", "consul-template", "orch-guard")
 
 
 def judge_units(vm: str, units: Mapping[str, UnitFacts], view: View, policy: Policy) -> Iterator[Finding]:

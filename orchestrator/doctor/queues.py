@@ -23,7 +23,7 @@ def ask_queues(amqp: AmqpSettings) -> QueueFacts:
     try:
         credentials = pika.PlainCredentials(amqp.user, read_secret(amqp.password_file))
     except SettingsError as problem:
-        return QueueFacts(problem=f"{problem} (ask as the account orch, or as root)")
+        return QueueFacts(problem=f"{problem} (ask as root)")
     problems: list[str] = []
     answers: SimpleQueue[QueueFacts] = SimpleQueue()
 

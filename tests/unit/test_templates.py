@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import configparser
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -257,6 +258,77 @@ def test_all_vms_are_servers_that_find_each_other_on_the_inventory_s_addresses(r
         assert agent["bind_addr"] in agent["retry_join"]
         assert agent["client_addr"] == "127.0.0.1"
         assert agent["autopilot"] == {"cleanup_dead_servers": True, "min_quorum": 3, "server_stabilization_time": "10s"}
+
+
+def open_ports(render: Render, vm: str, asking: str, **extra: object) -> set[str]:
+    """Return the ports that the VM's rules open to a VM of the fleet, or to any other address."""
+    found = set()
+    for line in render(TEMPLATES / "firewall.nft.j2", vm, **extra).splitlines():
+        rule = re.fullmatch(r"\s+(?:ip6? saddr \{ (.+) \} )?(tcp|udp) dport \{ (.+) \} accept comment .*", line)
+        if rule is None:
+            continue
+        sources = [ipaddress.ip_network(source) for source in (rule[1] or "0.0.0.0/0").split(", ")]
+        if any(ipaddress.ip_address(asking) in source for source in sources):
+            found |= {f"{rule[2]} {port}" for port in rule[3].split(", ")}
+    return found
+
+
+SSH, WEB = {"tcp 22"}, {"tcp 80"}
+FLEET = SSH | {"tcp 8300", "tcp 8301", "udp 8301", "tcp 5672"}
+CLUSTER = {"tcp 4369", "tcp 25672"}
+DATABASE, BACKEND = {"tcp 3306"}, {"tcp 3000"}
+OPEN_TO = {
+    # From frontend-server and backend-server, whose nginx leads to the backend; and from the other two.
+    "frontend-server": (FLEET | CLUSTER | WEB, FLEET | CLUSTER | WEB),
+    "backend-server": (FLEET | CLUSTER | WEB | DATABASE | BACKEND, FLEET | CLUSTER | WEB | DATABASE),
+    "messaging-server": (FLEET | CLUSTER | BACKEND, FLEET | CLUSTER),
+    "database-server": (FLEET | CLUSTER | DATABASE, FLEET | CLUSTER | DATABASE),
+}
+
+
+@pytest.mark.parametrize("vm", VMS)
+def test_a_vm_takes_from_the_fleet_what_its_roles_need_and_from_elsewhere_the_site_and_ssh(
+    render: Render, vm: str
+) -> None:
+    with_a_site, others = OPEN_TO[vm]
+    assert open_ports(render, vm, "10.0.8.49") == open_ports(render, vm, "10.0.0.22") == with_a_site
+    assert open_ports(render, vm, "10.0.0.21") == open_ports(render, vm, "10.0.10.169") == others
+    has_a_site = vm in ("frontend-server", "backend-server")
+    assert open_ports(render, vm, "203.0.113.7") == (SSH | WEB if has_a_site else SSH)
+
+
+def test_the_workers_keep_ssh_where_it_is_open_to_few_and_what_is_yours_is_open_too(render: Render) -> None:
+    extra = {
+        "firewall_ssh_from": ["192.0.2.0/28", "192.0.2.1"],
+        "firewall_extra": [{"what": "metrics", "tcp": ["9100-9110"], "from": ["192.0.2.9"], "to": ["database-server"]}],
+    }
+    assert open_ports(render, "database-server", "192.0.2.9", **extra) == {"tcp 22", "tcp 9100-9110"}
+    assert open_ports(render, "backend-server", "192.0.2.9", **extra) == SSH | WEB
+    assert open_ports(render, "database-server", "203.0.113.7", **extra) == set()
+    assert open_ports(render, "database-server", "10.0.0.22", **extra) & SSH == set()
+    assert open_ports(render, "database-server", "10.0.0.21", **extra) & SSH == SSH
+
+
+@pytest.mark.parametrize(
+    ("rule", "said"),
+    [
+        ({"what": "it", "tcp": ["htpp"]}, "firewall, it: 'htpp' is no port"),
+        ({"what": "it", "tcp": ["90-80"]}, "firewall, it: '90-80' is no port"),
+        ({"what": "it", "udp": [70000]}, "firewall, it: 70000 is no port"),
+        (
+            {"what": "it", "tcp": [1], "from": ["mail-server"]},
+            "'mail-server' is neither a VM of the fleet nor an address",
+        ),
+        ({"what": "it", "tcp": [1], "to": ["mail-server"]}, "'mail-server' is no VM of the fleet"),
+        ({"what": "it", "tpc": [1]}, "'tpc' is none of from, tcp, to, udp, what"),
+        ({"what": 'it" drop', "tcp": [1]}, "no quotes"),
+    ],
+)
+def test_a_firewall_rule_that_cannot_be_meant_is_refused_with_a_sentence(
+    render: Render, rule: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(Exception, match=re.escape(said)):
+        render(TEMPLATES / "firewall.nft.j2", "backend-server", firewall_extra=[rule])
 
 
 @pytest.mark.parametrize(

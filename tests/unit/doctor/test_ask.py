@@ -74,4 +74,4 @@ def test_secrets_are_found_by_what_they_are_called_and_public_files_are_none(tmp
     found = {Path(file.path).name: file for file in read_secrets(tmp_path) if file.path.startswith(str(tmp_path))}
     assert set(found) == {"amqp_password", "id_ed25519", "chat_url", "consul_token"}
     assert found["amqp_password"].mode == 0o640
-    assert found["amqp_password"].belongs_to == "orch"
+    assert found["amqp_password"].belongs_to == "orch-controller"
