@@ -19,7 +19,13 @@ shift
 node=me
 [ "$1" = -n ] && node=$2 && shift 2
 echo "$@" >>"{here}/asked"
-case $1 in cluster_status | list_vhosts | list_queues | eval) cat "{here}/$node.$1" || exit 69 ;; esac
+asked=$1
+case $1$2 in
+eval*multicall*) asked=queues ;;
+eval*transfer_leadership*) asked=leaders ;;
+eval*) asked=alone ;;
+esac
+case $1 in cluster_status | list_vhosts | list_queues | eval) cat "{here}/$node.$asked" || exit 69 ;; esac
 """
 
 
@@ -42,8 +48,9 @@ class Broker:
         self.finds(node, "cluster_status", {"disk_nodes": members, "ram_nodes": [], "running_nodes": running})
 
     def has_queue(self, members: list[str], online: list[str], leader: str, messages: int = 0) -> None:
-        queue = {"name": "q", "type": "quorum", "members": members, "online": online, "leader": leader}
-        self.finds("me", "list_queues", [queue | {"messages": messages}])
+        queue = ["queue 'q' in vhost 'orch'", members, online, [leader] if leader in online else []]
+        self.finds("me", "queues", {"value": [queue]})
+        self.finds("me", "list_queues", [{"name": "q", "messages": messages}])
 
     def run(self, *more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -107,13 +114,19 @@ def test_a_queue_without_a_majority_is_named_when_the_wait_is_over(broker: Broke
     broker.has_queue([ME, OTHER, "rabbit@database-server"], [ME], ME)
     done = broker.run("--within", "0")
     assert done.returncode == 1
-    assert "too few members of q (orch) run: nothing is confirmed there" in done.stderr
+    assert "too few members of queue 'q' in vhost 'orch' run: nothing is confirmed there" in done.stderr
+
+
+def test_a_queue_whose_leader_does_not_run_cannot_confirm(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, "rabbit@database-server")
+    broker.has_queue([ME, OTHER, "rabbit@database-server"], [ME, OTHER], "rabbit@database-server")
+    assert "too few members of queue 'q' in vhost 'orch' run" in broker.run("--within", "0").stderr
 
 
 def test_the_leaders_come_here_only_where_that_is_asked_for(broker: Broker) -> None:
     broker.has_members("me", ME, OTHER)
     broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
-    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
+    broker.finds("me", "leaders", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
     assert broker.run().stdout == "the broker is a member of the cluster; every queue can confirm\n"
     done = broker.run("--lead")
     assert (done.returncode, done.stdout) == (
@@ -125,7 +138,7 @@ def test_the_leaders_come_here_only_where_that_is_asked_for(broker: Broker) -> N
 def test_where_all_brokers_run_each_queue_has_a_replica_on_every_one(broker: Broker) -> None:
     broker.has_members("me", ME, OTHER, "rabbit@database-server")
     broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
-    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
+    broker.finds("me", "leaders", {"value": [["queue 'q' in vhost 'orch'", "here"]]})
     assert broker.run().returncode == 0
     assert broker.changes == [], "a standby that is started changes nothing"
     assert "; rabbit@database-server now has a replica of each queue; 1 of 1" in broker.run("--lead").stdout
@@ -135,7 +148,7 @@ def test_where_all_brokers_run_each_queue_has_a_replica_on_every_one(broker: Bro
 def test_with_a_broker_away_no_queue_gets_a_replica(broker: Broker) -> None:
     broker.has_members("me", ME, OTHER)
     broker.has_queue([OTHER], [OTHER], OTHER)
-    broker.finds("me", "eval", {"value": [["queue 'q' in vhost 'orch'", "unknown_member"]]})
+    broker.finds("me", "leaders", {"value": [["queue 'q' in vhost 'orch'", "unknown_member"]]})
     done = broker.run("--lead")
     assert done.returncode == 0
     assert "0 of 1 queues have their leader here; that of queue 'q' in vhost 'orch' stays where it is (" in done.stdout
@@ -147,7 +160,7 @@ def test_a_leader_that_cannot_come_is_told_and_no_failure(broker: Broker, answer
     broker.has_members("me", ME, OTHER)
     broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
     if answer is not None:
-        broker.finds("me", "eval", answer)
+        broker.finds("me", "leaders", answer)
     done = broker.run("--lead")
     assert done.returncode == 0
     assert "every queue can confirm; the queues' leaders stay where they are (" in done.stdout
@@ -158,7 +171,7 @@ LOST = "rabbit@database-server"
 
 def replaces_lost(broker: Broker, *more: str, alone: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     """Run the script on messaging-server, which takes the place of database-server beside frontend-server."""
-    broker.finds("me", "eval", {"value": alone})
+    broker.finds("me", "alone", {"value": alone})
     return subprocess.run(
         [str(SCRIPT), "--within", "0", *more, "database-server", "messaging-server", "frontend-server"],
         env={**os.environ, "PATH": f"{broker.here}/bin:{os.environ['PATH']}"},
@@ -195,7 +208,7 @@ def test_nobody_leaves_while_a_queue_lacks_a_running_replica_elsewhere(broker: B
     broker.has_queue([ME, OTHER, LOST], [OTHER, LOST], OTHER)
     done = replaces_lost(broker, way)
     assert done.returncode == 1
-    assert f"{LOST} stays a member: q (orch) has no running replica on {ME}" in done.stderr
+    assert f"{LOST} stays a member: queue 'q' in vhost 'orch' has no running replica on {ME}" in done.stderr
     assert not [line for line in broker.changes if line.startswith(("shrink", "forget", "stop_app"))]
 
 
@@ -212,7 +225,7 @@ def test_nobody_leaves_who_could_not_be_taken_out_of_a_queue(broker: Broker) -> 
     broker.has_queue([ME, OTHER, LOST], [ME, OTHER], OTHER)
     done = replaces_lost(broker, "--instead-of")
     assert done.returncode == 1
-    assert f"{LOST} stays a member: it has a replica of q (orch) still" in done.stderr
+    assert f"{LOST} stays a member: it has a replica of queue 'q' in vhost 'orch' still" in done.stderr
     assert broker.changes == [f"shrink {LOST}"]
 
 
