@@ -67,6 +67,17 @@ class DatabaseSettings(_Frozen):
     replication_password_file: Path = Path("/etc/orch/replication_password")
 
 
+class BackupSettings(_Frozen):
+    """Where this VM keeps backups, and how many of each kind."""
+
+    directory: Path = Path("/var/backups/orch")
+    keep: int = Field(default=7, ge=1)
+    after: tuple[str, ...] = ()
+    """A program and its arguments, run with the folder of each new backup: to carry it off the VM."""
+    consul_token_file: Path | None = None
+    """Consul's snapshots hold its tokens: they need the right to manage these."""
+
+
 class LocalSettings(_Frozen):
     """The whole file."""
 
@@ -80,6 +91,7 @@ class LocalSettings(_Frozen):
     ssh_key_file: Path = Path("/etc/orch/ssh/id_ed25519")
     health_ports: HealthPorts = HealthPorts()
     database: DatabaseSettings | None = None
+    backups: BackupSettings = BackupSettings()
 
     def consul_token(self) -> str | None:
         """Read the ACL token; None where no file is named. Raises SettingsError."""

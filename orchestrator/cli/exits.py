@@ -39,7 +39,7 @@ MEANINGS: Mapping[Exit, str] = {
     ),
     Exit.FAILED: (
         "failed: the move or its play failed; `replay`: an outcome differs; `config diff`: the files differ; "
-        "`notify test`: the sample was not delivered"
+        "`notify test`: the sample was not delivered; `backup`: it was not made, or not restored"
     ),
     Exit.SUPERSEDED: "the request was superseded or cancelled before it was done",
     Exit.TIMED_OUT: "timed out waiting, or waiting was interrupted; the request goes on",

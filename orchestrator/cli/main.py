@@ -41,6 +41,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "maintenance": ("automation:maintenance", "Take a VM out as a target, or put it back."),
     "commands": ("commands:commands", "List, show and cancel commands (runs of playbooks)."),
     "config": ("config:config", "Validate, show, compare, write and import the fleet's policy."),
+    "backup": ("backup:backup", "Make, list and go back to backups of the database and of Consul."),
     "notify": ("notify:notify", "Try the sinks that are told of what happens."),
     "doctor": ("doctor:doctor", "Find what is wrong with the fleet, and say what to do about it."),
     "replay": ("replay:replay", "Feed recorded inputs to decide() and print what it says."),

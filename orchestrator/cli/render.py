@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rich import filesize
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -310,6 +311,24 @@ def findings(rows: Sequence[Report]) -> RenderableType:
         )
         parts.append(Text(f"        {row['todo']}", style="dim"))
     return Group(*parts)
+
+
+def backups(rows: Iterable[Report]) -> Table:
+    """Return backups as a table; times as local time."""
+    return columns(
+        ("BACKUP", "OF", "BEGUN", "UP TO", "SIZE", "PROOF"),
+        [
+            (
+                Text(row["id"], style="bold"),
+                row["vm"],
+                clock_time(row["at"]),
+                row["position"] or "-",
+                filesize.decimal(row["size"]),
+                row["proof"],
+            )
+            for row in rows
+        ],
+    )
 
 
 def difference(lines: Iterable[str]) -> RenderableType:
