@@ -99,6 +99,8 @@ def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
         "app_modules": str(app_modules(say)),
         # /proc/loadavg in a container is the host's: four VMs on two cores would all call themselves overloaded.
         "orch_load": {"warning": LAB_LOAD_WARNING},
+        # Not in the middle of a test, whatever the hour.
+        "backup_calendar": "yearly",
     }
     say(f"deploying with ansible/playbooks/{SITE}")
     if sys.stderr.isatty():
