@@ -42,6 +42,10 @@ options:
     description: What to make where there is none yet.
     choices: [password, cookie, uuid, key, ca, certificate]
     default: password
+  former:
+    description: Return what it was before it was last made anew; empty where it never was.
+    type: bool
+    default: false
   renew: {description: Make it anew., type: bool, default: false}
   names: {description: DNS names of a certificate., type: list, elements: str, default: []}
   addresses: {description: IP addresses of a certificate., type: list, elements: str, default: []}
@@ -49,6 +53,7 @@ options:
 """
 
 VAULT = "secrets.vault"
+FORMER = " (former)"
 PASSWORD_LENGTH = 40
 GOSSIP_KEY_BYTES = 32
 # A certificate that runs out stops the whole fleet, and only a deployment renews it: hence years, the last of which is
@@ -77,6 +82,8 @@ class LookupModule(LookupBase):
             wanted = {part: [str(each) for each in self.get_option(part)] for part in ("names", "addresses")}
             wanted["issuer"] = fingerprint(issuer["certificate"])
             make, is_good = partial(make_certificate, issuer, wanted), partial(fits, wanted)
+        if self.get_option("former"):
+            return [store.former(str(name)) for name in terms]
         return [store.get(str(name), make, is_good, renew=self.get_option("renew")) for name in terms]
 
 
@@ -101,9 +108,14 @@ class Store:
                 old = self._directory / name
                 # Before there was a vault each secret was a file.
                 value = old.read_text().strip() if value is None and not renew and old.is_file() else make()
-                self._write({**known, name: value})
+                former = {name + FORMER: known[name]} if name in known else {}
+                self._write({**known, **former, name: value})
                 old.unlink(missing_ok=True)
             return value
+
+    def former(self, name):
+        """Return what a secret was before it was last made anew: a server takes both until every client is told."""
+        return self._read().get(name + FORMER, "")
 
     def _read(self) -> dict:
         try:

@@ -82,6 +82,8 @@ def test_a_secret_is_made_anew_when_that_is_asked_for(tmp_path: Path) -> None:
     anew = store(tmp_path).get("amqp_password", plugin["make_password"], renew=True)
     assert anew != made
     assert store(tmp_path).get("amqp_password", plugin["make_password"]) == anew
+    assert store(tmp_path).former("amqp_password") == made
+    assert store(tmp_path).former("app_password") == ""
 
 
 @pytest.mark.parametrize(("called", "is_let_in"), [("frontend-server", True), ("10.0.8.49", True), ("other", False)])
@@ -134,6 +136,32 @@ def test_a_play_gets_it_by_its_variables(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     made = store(tmp_path).get("amqp_password", lambda: pytest.fail("it was not kept"))
     assert done.stdout.count(made) == 2
+
+
+def rotated(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run rotate_secrets.yml as far as it needs no VM."""
+    given = {"orch_secrets_dir": str(folder / "secrets"), "orch_vault_password_file": str(folder / "password")}
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/rotate_secrets.yml", "--tags", "renew"]
+    argv += ["-e", json.dumps({**given, **variables})]
+    return subprocess.run(argv, cwd=ANSIBLE, capture_output=True, text=True, timeout=120)
+
+
+def test_a_rotation_makes_each_secret_anew_once_and_says_none(tmp_path: Path) -> None:
+    made = store(tmp_path).get("amqp_password", plugin["make_password"])
+    done = rotated(tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    anew = store(tmp_path).get("amqp_password", lambda: pytest.fail("it is gone"))
+    assert anew != made
+    assert store(tmp_path).former("amqp_password") == made
+    assert not [secret for secret in (made, anew) if secret in done.stdout + done.stderr]
+
+
+def test_a_rotation_of_something_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    made = store(tmp_path).get("amqp_password", plugin["make_password"])
+    done = rotated(tmp_path, rotate=["amqp_password", "tls_ca"])
+    assert done.returncode != 0
+    assert "tls_ca: no secret that can be rotated; these can: amqp_password" in " ".join(done.stdout.split())
+    assert store(tmp_path).get("amqp_password", plugin["make_password"]) == made
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, called: str) -> None:
