@@ -122,7 +122,7 @@ def test_what_the_page_names_exists(span: str) -> None:
         "orch status --fast",
         "orch failback backend now",
         "make backups",
-        "ansible-playbook playbooks/rotate_secrets.yml",
+        "ansible-playbook playbooks/forget_everything.yml",
         "ansible-playbook playbooks/deactivate_backend.yml -e everywhere=true",
         "ansible-playbook playbooks/site.yml --tags secrets",
         "journalctl -u orch-metrics",
