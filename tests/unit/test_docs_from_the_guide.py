@@ -126,7 +126,7 @@ def test_what_the_page_names_exists(span: str) -> None:
         "ansible-playbook playbooks/deactivate_backend.yml -e everywhere=true",
         "ansible-playbook playbooks/site.yml --tags secrets",
         "journalctl -u orch-metrics",
-        "deploy/distribute_ssh_keys",
+        "deploy/keys.sh",
         "/etc/orch/ca.pem",
         "redis-cli ping",
         "primary_vm",
