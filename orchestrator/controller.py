@@ -215,8 +215,9 @@ def run(settings: LocalSettings, stop: threading.Event) -> None:
 
     def make_port(stale: bool = False) -> Port:
         where, failed = settings.consul, metrics.note_consul_failure
-        return ConsulPort(where.host, where.port, token=settings.consul_token(), stale_reads=stale, on_failure=failed)
+        return ConsulPort(where.host, where.port, token_file=token_file, stale_reads=stale, on_failure=failed)
 
+    token_file = settings.consul_token_file("controller")
     publisher = Publisher(settings.amqp)
     recorder = Recorder(settings.state_dir / "recorder")
     metrics = ControllerMetrics(lambda: election.leads, lambda: publisher.waiting, lambda: recorder.dropped)

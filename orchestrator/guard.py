@@ -89,7 +89,6 @@ class Guard:
         """`watch_units` is another than systemd's in tests only."""
         self._watch_units = watch_units
         self._settings = settings
-        self._token = settings.consul_token()
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._stopping = False
         self._metrics = GuardMetrics(lambda: self._rounds.view)
@@ -183,7 +182,7 @@ class Guard:
         return ConsulPort(
             consul.host,
             consul.port,
-            token=self._token,
+            token_file=self._settings.consul_token_file("guard"),
             timeout_s=timeout_s,
             stale_reads=stale_reads,
             consistent_reads=consistent_reads,

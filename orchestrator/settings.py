@@ -31,8 +31,8 @@ class ConsulSettings(_Frozen):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8500, ge=1, le=65535)
-    token_file: Path | None = None
-    """File with the ACL token, where ACLs are on."""
+    token_dir: Path | None = None
+    """Where the ACL tokens are, a file for each daemon and one for operators; None: Consul has no ACLs."""
 
 
 class AmqpSettings(_Frozen):
@@ -74,8 +74,6 @@ class BackupSettings(_Frozen):
     keep: int = Field(default=7, ge=1)
     after: tuple[str, ...] = ()
     """A program and its arguments, run with the folder of each new backup: to carry it off the VM."""
-    consul_token_file: Path | None = None
-    """Consul's snapshots hold its tokens: they need the right to manage these."""
 
 
 class LocalSettings(_Frozen):
@@ -93,9 +91,9 @@ class LocalSettings(_Frozen):
     database: DatabaseSettings | None = None
     backups: BackupSettings = BackupSettings()
 
-    def consul_token(self) -> str | None:
-        """Read the ACL token; None where no file is named. Raises SettingsError."""
-        return read_secret(self.consul.token_file) if self.consul.token_file else None
+    def consul_token_file(self, whose: str) -> Path | None:
+        """Return the file with a daemon's ACL token; None where Consul has no ACLs."""
+        return self.consul.token_dir / whose if self.consul.token_dir else None
 
 
 def settings_path() -> Path:

@@ -68,11 +68,11 @@ class _Daemon:
 
     def make_port(self, *, stale_reads: bool = False) -> ConsulPort:
         """Return a port for one thread."""
-        consul, token = self.settings.consul, self.settings.consul_token()
+        consul = self.settings.consul
         return ConsulPort(
             consul.host,
             consul.port,
-            token=token,
+            token_file=self.settings.consul_token_file("worker"),
             timeout_s=CALL_TIMEOUT_S,
             stale_reads=stale_reads,
             on_failure=self.metrics.note_consul_failure,

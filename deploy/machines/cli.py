@@ -106,7 +106,7 @@ def _print_status(seen: dict[str, Any]) -> None:
         table.add_row(name, vm["address"], system, " ".join(vm["failed_units"]), ", ".join(vm["faults"]))
     console.print(table)
     if seen["ui"]:
-        console.print(f"Consul UI: {seen['ui']}")
+        console.print(f"Consul UI: {seen['ui']} (log in with what is in /etc/orch/consul/ui on any VM)")
 
 
 @main.command(name="exec", context_settings=PASS_ON)

@@ -11,8 +11,10 @@ lab.down()
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -277,6 +279,14 @@ class Lab:
         """Run a command as root inside a VM and return its output."""
         return self.machine(vm).run(argv, check=check, timeout_s=timeout_s, text_input=text_input)
 
+    def ask_consul(
+        self, vm: str, path: str, *options: str, timeout_s: float = 20.0
+    ) -> subprocess.CompletedProcess[str]:
+        """GET a path of the HTTP API of the VM's agent as an operator; without an answer nothing is on stdout."""
+        argv = ["curl", "-s", *options, "-H", "@-", f"http://127.0.0.1:8500/v1/{path}"]
+        header = f"X-Consul-Token: {self.machine(vm).consul_token()}\n"
+        return self.machine(vm).run(argv, check=False, timeout_s=timeout_s, text_input=header)
+
     def command_in_vm(self, vm: str, argv: Sequence[str]) -> list[str]:
         """Return the host's command line for a command inside a VM, for a caller that starts it itself."""
         return self.machine(vm).command(argv)
@@ -299,6 +309,15 @@ class Lab:
         """Return the host's command line that logs in to a VM as the operator, over the lab's network."""
         address = self.fleet.vm(vm).address
         return self.client_command(["ssh", *ssh_options(self.places), f"root@{address}", *argv])
+
+    def secret(self, name: str) -> str:
+        """Return one of the secrets of the lab's control node, as its operator reads them; LabError without any."""
+        from deploy.machines.commands import run
+
+        program = Path(sys.executable).with_name("ansible-vault")
+        password, vault = self.places.vault_password, self.places.secrets / "secrets.vault"
+        told = run([program, "view", "--vault-password-file", password, vault]).stdout
+        return str(json.loads(told)[name])
 
     # --- faults -------------------------------------------------------------------------------------------
 

@@ -24,12 +24,15 @@ OPERATOR_COMMENT = "orch-lab-operator"
 CAPABILITIES = "CAP_NET_ADMIN,CAP_NET_RAW,CAP_SYS_NICE,CAP_SYS_RESOURCE"
 # A machine of its own sets its own network sysctls; the host's other ones stay out of reach.
 NSPAWN_ENVIRONMENT = {"SYSTEMD_NSPAWN_API_VFS_WRITABLE": "network"}
+OPERATOR_TOKEN = "/etc/orch/consul/operator"
 EXEC_ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
     "USER": "root",
     "LOGNAME": "root",
     "LANG": "C.UTF-8",
+    # As root's login shell has it (/etc/profile.d/orch.sh).
+    "CONSUL_HTTP_TOKEN_FILE": OPERATOR_TOKEN,
 }
 
 
@@ -231,6 +234,13 @@ class Machine:
             text_input=text_input,
             shown_as=f"{self.name}: {' '.join(argv)}",
         )
+
+    def consul_token(self) -> str:
+        """Return the operator's token of Consul, from the VM's disk; LabError where nothing has been deployed."""
+        try:
+            return (self.root / OPERATOR_TOKEN.lstrip("/")).read_text().strip()
+        except OSError as error:
+            raise LabError(f"{self.name} has no token for Consul: {error}") from None
 
     def unit_cgroup(self, unit: str) -> list[Path]:
         """Return the folders, seen from the host, of a running unit's cgroup in each hierarchy that has it."""

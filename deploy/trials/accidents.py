@@ -120,8 +120,8 @@ def wait_in_kv(lab: Lab, prefix: str, is_so: Callable[[Mapping[str, Any]], bool]
     """Return the values under the prefix the moment they are so, by blocking queries; LabError after 30 s."""
     deadline, index, witness = time.monotonic() + SEEN_WITHIN_S, "0", witness_of(lab)
     while time.monotonic() < deadline:
-        url = f"http://127.0.0.1:8500/v1/kv/{prefix}?recurse=1&index={index}&wait={BLOCKS_FOR_S}s"
-        answer = lab.run(witness, ["curl", "-s", "-D", "-", url], check=False, timeout_s=2 * BLOCKS_FOR_S)
+        query = f"kv/{prefix}?recurse=1&index={index}&wait={BLOCKS_FOR_S}s"
+        answer = lab.ask_consul(witness, query, "-D", "-", timeout_s=2 * BLOCKS_FOR_S)
         if answer.returncode != 0:
             raise LabError(f"Consul on {witness} does not tell what is under {prefix}")
         index, values = values_in(answer.stdout)

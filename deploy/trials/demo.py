@@ -145,6 +145,7 @@ def look_around(lab: Lab, console: Console) -> None:
     console.rule("Look around")
     for what, how in (
         ("Consul UI", str(lab.status()["ui"])),
+        ("its token", f"{name}./deploy/lab exec messaging-server -- cat /etc/orch/consul/ui"),
         ("status", f"{name}./deploy/lab exec messaging-server -- orch status"),
         ("why", f"{name}./deploy/lab exec messaging-server -- orch why backend"),
         ("a fault", f"{name}./deploy/lab fault cut frontend-server"),

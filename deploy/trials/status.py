@@ -61,11 +61,12 @@ def fleet_status(lab: Lab, vm: str | None = None) -> Report:
     Put together in this process: it is asked again and again, and starting `orch` each time would keep the machine
     busy that the fleet recovers on.
     """
-    namespace = lab.places.vm_namespace(vm or witness_of(lab))
+    machine = lab.machine(vm or witness_of(lab))
+    namespace, token = lab.places.vm_namespace(machine.name), machine.consul_token()
 
     def ask() -> Report:
         enter_network(namespace)
-        with closing(ConsulPort(timeout_s=ANSWER_WITHIN_S)) as port:
+        with closing(ConsulPort(token=token, timeout_s=ANSWER_WITHIN_S)) as port:
             fleet = look(port, time.time())
         if isinstance(fleet, NoPolicy):
             return {}

@@ -77,7 +77,7 @@ def _of_consul(content: Path, settings: LocalSettings, tools: Tools) -> _Made:
 
 def consul_options(settings: LocalSettings) -> list[str]:
     """Return how the program reaches the agent, and with which right; the token itself is not said."""
-    token_file = settings.backups.consul_token_file
+    token_file = settings.consul_token_file("backup")
     return [
         f"-http-addr=http://{settings.consul.host}:{settings.consul.port}",
         *([f"-token-file={token_file}"] if token_file else []),

@@ -5,10 +5,11 @@ Both throw away what came after, so the caller has seen to it that automation is
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
-from orchestrator.backup.make import CONSUL_S, LONGEST_S, Tools, consul_options, run_tool
+from orchestrator.backup.make import CONSUL_S, LONGEST_S, BackupFailed, Tools, consul_options, run_tool
 from orchestrator.settings import LocalSettings
 
 SYSTEMCTL = "/usr/bin/systemctl"
@@ -29,6 +30,15 @@ def restore_database(content: Path, unit: str, tools: Tools) -> str:
     finally:
         run_tool([SYSTEMCTL, "start", unit], UNIT_S)
     return str(told["old"])
+
+
+def let_in(settings: LocalSettings, tools: Tools) -> None:
+    """Have a Consul that has lost everything, its tokens too, take the token of this VM's backups for one that may do
+    everything: until the snapshot has brought back what each may do. Any other Consul refuses that."""
+    token_file = settings.consul_token_file("backup")
+    if token_file is not None:
+        with contextlib.suppress(BackupFailed):
+            run_tool([*tools.consul, "acl", "bootstrap", consul_options(settings)[0], str(token_file)], CONSUL_S)
 
 
 def restore_consul(content: Path, settings: LocalSettings, tools: Tools) -> None:

@@ -5,6 +5,7 @@ One `App` per invocation, kept in click's context. Verbs get it by `@click.pass_
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import os
@@ -37,6 +38,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 DEFAULT_SETTINGS_FILE = Path("/etc/orch/orch.json")
 DEFAULT_CONSUL = "127.0.0.1:8500"
+# In token_dir: the operator's, which root may read; a daemon's account looks around with the daemon's own.
+TOKENS_ON_A_VM = ("operator", "controller", "worker")
+OWN_TOKEN = Path("orch/consul-token")
 # Two tries at a read and the question for a leader must fit into the 4 s after which the CLI has to have said its
 # sentence.
 READ_TIMEOUT_S = 1.2
@@ -139,15 +143,28 @@ class App:
         return document if isinstance(document, dict) else {}
 
     def _token(self) -> str | None:
-        """Return the ACL token: the operator's own (CONSUL_HTTP_TOKEN), else the one that the settings name."""
-        token_file = (self.local_settings().get("consul") or {}).get("token_file")
-        if "CONSUL_HTTP_TOKEN" in os.environ or not token_file:
-            return os.environ.get("CONSUL_HTTP_TOKEN")
-        try:
-            return Path(token_file).read_text(encoding="utf-8").strip()
-        except OSError:
-            # Not everybody who may look may read it; where ACLs forbid it, Consul says so itself.
-            return None
+        """Return the ACL token: the user's own, else the first on this VM that the user may read.
+
+        None where there is none; where ACLs forbid what is asked then, Consul says so itself.
+        """
+        # As Consul's own tool: the file before the token itself.
+        named = os.environ.get("CONSUL_HTTP_TOKEN_FILE")
+        if named:
+            try:
+                return Path(named).read_text(encoding="ascii").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                said = (isinstance(error, OSError) and error.strerror) or "it holds no token"
+                raise Stop(
+                    Exit.BROKEN_INPUT, f"{named}, which CONSUL_HTTP_TOKEN_FILE names, cannot be read: {said.lower()}."
+                ) from None
+        if "CONSUL_HTTP_TOKEN" in os.environ:
+            return os.environ["CONSUL_HTTP_TOKEN"]
+        folder = (self.local_settings().get("consul") or {}).get("token_dir")
+        on_this_vm = [Path(folder, name) for name in TOKENS_ON_A_VM] if folder else []
+        for path in (Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config", OWN_TOKEN), *on_this_vm):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                return path.read_text(encoding="ascii").strip()
+        return None
 
     def _consul_of_settings(self) -> str:
         consul = self.local_settings().get("consul") or {}

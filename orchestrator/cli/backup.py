@@ -125,8 +125,7 @@ def restore(app: App, backup_id: str, yes: bool) -> None:
 
 def _see_that_nothing_moves(app: App, chosen: Backup, settings: LocalSettings) -> None:
     """Refuse where automation would work against it, or where this is the wrong VM."""
-    _, policy = app.port.kv_get(keys.CONFIG)
-    if policy is None and chosen.kind.value == "consul":
+    if chosen.kind.value == "consul" and _has_lost_everything(app, settings):
         # Consul has lost what it held: there is nothing that could move anything.
         return
     fleet = read_fleet(app)
@@ -140,6 +139,23 @@ def _see_that_nothing_moves(app: App, chosen: Backup, settings: LocalSettings) -
                 f"the database is active on {active or 'no VM'}, not here: copy the folder {chosen.id} to the same"
                 " place there, and restore it there."
             )
+
+
+def _has_lost_everything(app: App, settings: LocalSettings) -> bool:
+    """Say whether Consul holds no policy. One that has lost its tokens, too, is asked with the backups' own."""
+    from orchestrator.backup.make import Tools
+    from orchestrator.backup.restore import let_in
+    from orchestrator.settings import read_secret
+    from orchestrator.store.port import UnknownToken
+
+    try:
+        return app.port.kv_get(keys.CONFIG)[1] is None
+    except UnknownToken:
+        own = settings.consul_token_file("backup")
+        if own is None:
+            raise
+        let_in(settings, Tools())
+        return app.open_port(*app.consul_address, read_secret(own)).kv_get(keys.CONFIG)[1] is None
 
 
 def _turn(kind: Kind, fleet: Fleet) -> Turn:

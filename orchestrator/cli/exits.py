@@ -35,7 +35,7 @@ MEANINGS: Mapping[Exit, str] = {
     Exit.USAGE: "wrong usage: unknown verb or option, missing argument, a value of the wrong form",
     Exit.REFUSED: (
         "refused: nothing was moved, and the sentence says why and what would be possible (of what the leader refuses "
-        "the request stays in KV, ended as refused)"
+        "the request stays in KV, ended as refused); also where the user's token gives no right to it in Consul"
     ),
     Exit.FAILED: (
         "failed: the move or its play failed; `replay`: an outcome differs; `config diff`: the files differ; "

@@ -22,6 +22,10 @@ from orchestrator.cli.exits import MEANINGS, Exit, Stop
 
 JSON_OPTION = "--json"
 _WANTS_JSON = "orch.wants_json"
+WHICH_TOKEN = (
+    "Use an operator's token: root has it on every VM (sudo); otherwise name its file in CONSUL_HTTP_TOKEN_FILE, "
+    "or put it into ~/.config/orch/consul-token."
+)
 # What a shell calls the end by SIGPIPE, which Python turns into an error.
 BROKEN_PIPE = 128 + signal.SIGPIPE
 
@@ -108,14 +112,18 @@ class LazyGroup(click.Group):
             raise click.exceptions.Exit(BROKEN_PIPE) from None
 
     def _invoke_translated(self, ctx: click.Context) -> Any:
-        from orchestrator.store.port import Refused, Unknown
+        from orchestrator.store.port import Refused, Unknown, UnknownToken
 
         try:
             return super().invoke(ctx)
+        except UnknownToken as unknown:
+            said = f"refused: {unknown} (an agent that has just started knows none for a second). {WHICH_TOKEN}"
+            raise Stop(Exit.REFUSED, said) from None
         except Unknown as unknown:
             raise unreachable(ctx.ensure_object(App), unknown) from None
         except Refused as refused:
-            raise Stop(Exit.REFUSED, f"refused by Consul: {refused}") from None
+            hint = f" {WHICH_TOKEN}" if "Permission denied" in str(refused) else ""
+            raise Stop(Exit.REFUSED, f"refused by Consul: {refused}{hint}") from None
 
 
 def _answer_wrong_usage(wrong: click.UsageError, wants_json: bool) -> None:

@@ -28,7 +28,9 @@ SECRETS: tuple[tuple[str, str | None], ...] = (
     ("ssh/id_ed25519", "orch-worker"),
     ("tls/*-key.pem", None),
     ("*token*", None),
-    ("consul/*token*", None),
+    ("consul/controller", "orch-controller"),
+    ("consul/worker", "orch-worker"),
+    ("consul/*", None),
     ("/var/lib/rabbitmq/.erlang.cookie", "rabbitmq"),
 )
 DISKS = ("/", "/var/lib/orch", "/var/lib/consul", "/var/lib/mysql", "/var/lib/rabbitmq", "/var/log", "/tmp")

@@ -9,6 +9,8 @@ What this module does about the library, each seen in its source:
 - its own HTTP client, requests, costs twice the processor time of the standard library's, honours HTTP_PROXY and
   ~/.netrc, and has no timeout (python-consul2) or one of its own (py-consul): `_Agent` is the client instead.
 - its answers hide the response headers: `_Agent` keeps whether the agent knows a leader.
+- it takes a token once and for all: `_Agent` sends it, and reads its file again when Consul does not know it any more.
+- it takes what an ACL has left of a list for all of it: `_Agent` refuses such an answer.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import json
 import select
 from collections.abc import Callable, Mapping
 from http.client import HTTPConnection, HTTPException
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import consul
@@ -41,6 +44,7 @@ from orchestrator.store.port import (
     TxnOp,
     TxnOutcome,
     Unknown,
+    UnknownToken,
 )
 
 T = TypeVar("T")
@@ -56,7 +60,6 @@ BLOCKING_MARGIN_S = 8.0
 # Errors forwarded by another server carry a prefix ("rpc error making call: ..."), so all are matched by substring.
 _NO_BY_SUBSTRING = (
     "Permission denied",
-    "ACL not found",
     "ACL support disabled",
     "Missing check",
     " is in critical state",
@@ -78,6 +81,7 @@ _LOST_BY_SUBSTRING = (
     "failed index check",
     "invalid session",
 )
+_UNKNOWN_TOKEN = "ACL not found"
 _UNKNOWN_BY_SUBSTRING = ("No cluster leader", "rpc error", "i/o timeout", "connection re", "EOF", "leadership lost")
 # Both libraries have these classes, in different modules.
 _REFUSALS = frozenset({"BadRequest", "ACLDisabled", "ACLPermissionDenied", "NotFound", "ClientError"})
@@ -94,9 +98,11 @@ class _Answer(NamedTuple):
 class _Agent(consul.base.HTTPClient):  # type: ignore[misc]
     """The library's way to the agent: one connection that is kept, and the timeout that was set for the request."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, token: str | None, token_file: Path | None) -> None:
         super().__init__(host, port)
         self.base_uri = ""
+        self._token = token
+        self._token_file = token_file
         self.timeout_s = CONNECT_TIMEOUT_S
         self.leader_known = True
         self._connection = HTTPConnection(host, port, timeout=CONNECT_TIMEOUT_S)
@@ -131,16 +137,36 @@ class _Agent(consul.base.HTTPClient):  # type: ignore[misc]
         """Raises `OSError` or `HTTPException`; then the connection is closed, so that no late answer is taken for
         the next one's."""
         body = data.encode() if isinstance(data, str) else data
+        if self._token is None and self._token_file is not None:
+            self._token = self._token_in_file()
+        token = {"X-Consul-Token": self._token} if self._token else {}
         try:
             self._connected().settimeout(self.timeout_s)
-            self._connection.request(verb, uri, body, headers or {})
+            self._connection.request(verb, uri, body, {**(headers or {}), **token})
             response = self._connection.getresponse()
             text = response.read().decode()
         except BaseException:
             self.close()
             raise
+        if response.getheader("X-Consul-Results-Filtered-By-ACLs") == "true":
+            raise Refused(f"Permission denied: the token may see a part only of what {uri.partition('?')[0]} tells")
         self.leader_known = response.getheader("X-Consul-KnownLeader", "true") == "true"
         return _Answer(response.status, dict(response.getheaders()), text)
+
+    def has_another_token(self) -> bool:
+        """Read the file of the token again; say whether it holds another one, which the next request takes."""
+        if self._token_file is None:
+            return False
+        before, self._token = self._token, self._token_in_file()
+        return self._token != before
+
+    def _token_in_file(self) -> str:
+        """Raises `Unknown`."""
+        try:
+            return str(self._token_file and self._token_file.read_text(encoding="ascii").strip())
+        except (OSError, UnicodeDecodeError) as error:
+            why = (isinstance(error, OSError) and error.strerror) or "it holds no token"
+            raise Unknown(f"Consul's token in {self._token_file} cannot be read: {why}") from None
 
     def _connected(self) -> Any:
         """Return the connection's socket. One that the agent closed meanwhile (it was restarted) is replaced."""
@@ -174,22 +200,24 @@ class ConsulPort:
         port: int = 8500,
         *,
         token: str | None = None,
+        token_file: Path | None = None,
         timeout_s: float = 3.0,
         stale_reads: bool = False,
         consistent_reads: bool = False,
         on_failure: Callable[[Exception], None] = lambda problem: None,
     ) -> None:
-        """`on_failure` is told each `Unknown` and `Refused` just before it is raised, to be counted."""
+        """`token_file` holds the token, if none is given; it is read at the first call, and again when Consul does not
+        know the token any more. `on_failure` is told each `Unknown` and `Refused` just before it is raised, to be
+        counted."""
         if stale_reads and consistent_reads:
             raise ValueError("reads are stale or consistent, not both")
         mode = "stale" if stale_reads else "consistent" if consistent_reads else "default"
         try:
-            self._consul = consul.Consul(host=host, port=port, token=token, scheme="http", consistency=mode)
+            self._consul = consul.Consul(host=host, port=port, scheme="http", consistency=mode)
         except consul.ConsulException as error:
             raise Refused(f"the environment of this process misleads the Consul library: {error}") from None
-        self._consul.token = token
-        self._agent = self._consul.http = _Agent(host, port)
-        self._headers = {"X-Consul-Token": token} if token else {}
+        self._consul.token = None
+        self._agent = self._consul.http = _Agent(host, port, token, token_file)
         self._timeout_s = timeout_s
         self._stale_reads = stale_reads
         self._on_failure = on_failure
@@ -256,9 +284,7 @@ class ConsulPort:
         return at, tuple(sorted((_check(entry) for entry in found or ()), key=lambda c: (c.node, c.check_id)))
 
     def _checks_stale(self, extra: dict[str, Any]) -> tuple[Any, Any]:
-        answer = self._agent.get(
-            _as_it_is, path="/v1/health/state/any", params=[*extra.items(), ("stale", "1")], headers=self._headers
-        )
+        answer = self._agent.get(_as_it_is, path="/v1/health/state/any", params=[*extra.items(), ("stale", "1")])
         _raise_for(answer.code, answer.body)
         return answer.headers["X-Consul-Index"], json.loads(answer.body)
 
@@ -412,9 +438,19 @@ class ConsulPort:
             raise
 
     def _asked(self, ask: Callable[[], T], wait_s: float) -> T:
-        """Call the library with a timeout that fits, and turn what it raises into `Unknown` or `Refused`."""
+        """Call the library with a timeout that fits and with the token that is in force."""
         blocking_s = wait_s + wait_s / 16 + BLOCKING_MARGIN_S if wait_s else self._timeout_s
         self._agent.timeout_s = blocking_s
+        try:
+            return self._translated(ask)
+        except UnknownToken:
+            # Nothing was done. A token that was replaced costs no call.
+            if not self._agent.has_another_token():
+                raise
+            return self._translated(ask)
+
+    def _translated(self, ask: Callable[[], T]) -> T:
+        """Turn what the library raises into `Unknown` or `Refused`."""
         try:
             return ask()
         except (OSError, HTTPException) as error:
@@ -449,7 +485,7 @@ class ConsulPort:
         """Send it through the library's HTTP layer; for use within `_ask`."""
         send = getattr(self._agent, verb)
         data = "" if body is None else json.dumps(body)
-        response = send(_as_it_is, path=path, params=params, data=data, headers=self._headers)
+        response = send(_as_it_is, path=path, params=params, data=data)
         _raise_for(response.code, response.body, accept)
         return int(response.code), str(response.body)
 
@@ -475,6 +511,8 @@ def _short(error: BaseException) -> str:
 
 def _unknown_or_refused(text: str, *, refused: bool) -> Exception:
     text = text.strip()[:500]
+    if _UNKNOWN_TOKEN in text:
+        return UnknownToken(f"Consul does not know the token: {text}")
     if text.startswith("429"):  # Consul's rate limit: a retry may well succeed
         return Unknown(text)
     return Refused(text) if refused or any(part in text for part in _NO_BY_SUBSTRING) else Unknown(text)

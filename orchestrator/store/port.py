@@ -20,6 +20,13 @@ class Unknown(Exception):
     """Consul could not be asked, or did not say (no leader, time-out, connection refused, HTTP 5xx)."""
 
 
+class UnknownToken(Unknown):
+    """Consul does not know the token: it was replaced or deleted, or the agent has just started.
+
+    No refusal: a server knows no token until it has caught up with the others.
+    """
+
+
 class Refused(Exception):
     """Consul understood and said no for a reason that a retry will not change (bad request, ACL, unknown check)."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -45,11 +47,14 @@ def find_consul() -> Path:
 class ConsulAgent:
     """One running agent. `stop()` ends it and leaves its data directory, so that `start()` goes on with it."""
 
-    def __init__(self, directory: Path, *, program: Path | None = None, node: str = NODE) -> None:
+    def __init__(self, directory: Path, *, program: Path | None = None, node: str = NODE, acls: bool = False) -> None:
+        """`acls`: as the deployment's agents have them, nobody having any right yet; then gossip is encrypted, too."""
         self.node = node
+        self._acls = acls
         self.http_port = 0
         self.gossip_port = 0
         self._directory = directory
+        self.data = directory / "data"
         self._program = program or find_consul()
         self._process: subprocess.Popen[bytes] | None = None
         self._ports: tuple[int, ...] = ()
@@ -63,7 +68,7 @@ class ConsulAgent:
             "server": True,
             "bootstrap_expect": 1,
             "node_name": self.node,
-            "data_dir": str(self._directory / "data"),
+            "data_dir": str(self.data),
             "bind_addr": "127.0.0.1",
             "client_addr": "127.0.0.1",
             "log_level": "warn",
@@ -80,6 +85,9 @@ class ConsulAgent:
                 "grpc_tls": -1,
             },
         }
+        if self._acls:
+            config["acl"] = {"enabled": True, "default_policy": "deny", "enable_key_list_policy": True}
+            config["encrypt"] = base64.b64encode(secrets.token_bytes(32)).decode()
         path = self._directory / "agent.json"
         path.write_text(json.dumps(config))
         log = (self._directory / "agent.log").open("ab")
@@ -114,6 +122,8 @@ class ConsulAgent:
             assert self._process is not None
             if self._process.poll() is not None:
                 break
+            if self._acls and self._get("/v1/status/leader"):
+                return
             if any(check["CheckID"] == "serfHealth" for check in self._get(f"/v1/health/node/{self.node}") or ()):
                 return
             time.sleep(0.05)

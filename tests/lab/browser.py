@@ -46,6 +46,17 @@ def ui(lab: Lab, path: str) -> str:
     return f"{address}/ui/{datacenter}/{path}"
 
 
+def log_in(page: Page, lab: Lab) -> None:
+    """Log in as docs/operations.md says; before that, nothing of KV is shown."""
+    token = lab.run(lab.fleet.members("controllers")[0], ["cat", "/etc/orch/consul/ui"]).stdout.strip()
+    page.goto(ui(lab, "kv"))
+    page.get_by_text("You are not authorized").wait_for(timeout=LOADED_MS)
+    page.get_by_role("button", name="Log in", exact=True).click()
+    page.get_by_placeholder("SecretID").fill(token)
+    page.locator(".auth-form").get_by_role("button", name="Log in", exact=True).click()
+    page.get_by_text("You are now logged in.").wait_for(timeout=LOADED_MS)
+
+
 def marked(page: Page, status: str) -> Locator:
     """What the UI shows with the status: `passing`, `warning` or `critical`."""
     return page.locator(f".{status}")

@@ -6,7 +6,7 @@ import json
 
 from deploy.machines.lab import Lab
 from deploy.trials.status import fleet_status, settle, wait_until
-from tests.lab.fleet import HOME, SECOND, epochs, kv_get, kv_put, orch, unit_state, wait_served_by, wait_whole
+from tests.lab.fleet import HOME, SECOND, epochs, kv_by_force, kv_get, orch, unit_state, wait_served_by, wait_whole
 
 PRIMARY, STANDBY = HOME["database"], SECOND["database"]
 ALL = ("frontend-server", "backend-server", "messaging-server", "database-server")
@@ -45,7 +45,7 @@ def test_a_database_goes_back_to_a_backup_and_its_standby_is_cloned_from_it(flee
 
 
 def test_with_consuls_data_gone_everywhere_a_snapshot_brings_the_fleet_back(fleet: Lab) -> None:
-    kv_put(fleet, "orch-test/kept", "before")
+    kv_by_force(fleet, "put", "orch/test/kept", "before")
     made = backed_up(fleet, "consul", "messaging-server")
     was = epochs(fleet)
     for vm in ALL:
@@ -66,8 +66,8 @@ def test_with_consuls_data_gone_everywhere_a_snapshot_brings_the_fleet_back(flee
     for service, vm in HOME.items():
         wait_served_by(fleet, service, vm)
     settle(fleet)
-    assert kv_get(fleet, "orch-test/kept") == "before\n"
+    assert kv_get(fleet, "orch/test/kept") == "before\n"
     assert epochs(fleet) == was, "each service is where the snapshot says, and nothing was moved"
     assert fleet_status(fleet)["healthy"]
     assert [unit_state(fleet, vm, "mariadb") for vm in (PRIMARY, STANDBY)] == ["active", "active"]
-    fleet.run("messaging-server", ["consul", "kv", "delete", "orch-test/kept"])
+    kv_by_force(fleet, "delete", "orch/test/kept")

@@ -8,15 +8,16 @@ import pytest
 from playwright.sync_api import Page
 
 from deploy.machines.lab import Lab
-from tests.lab.browser import LOADED_MS, all_green, browser_page, marked, ui
+from tests.lab.browser import LOADED_MS, all_green, browser_page, log_in, marked, ui
 from tests.lab.fleet import HOME, SECOND, UNIT, wait_served_by
 
 SERVICES = ("consul", "orch-backend", "orch-controller", "orch-frontend", "orch-guard", "orch-worker", "rabbitmq")
 
 
 @pytest.fixture
-def page() -> Iterator[Page]:
+def page(fleet: Lab) -> Iterator[Page]:
     with browser_page() as page:
+        log_in(page, fleet)
         yield page
 
 

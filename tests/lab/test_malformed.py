@@ -15,6 +15,7 @@ from tests.lab.fleet import (
     HOME,
     SECOND,
     epochs,
+    kv_by_force,
     kv_get,
     kv_put,
     reasons,
@@ -42,7 +43,7 @@ def journal_says(lab: Lab, unit: str, text: str) -> bool:
 def test_a_malformed_assignment_is_reported_and_written_back_from_the_last_good_one(fleet: Lab, tmp_path: Path) -> None:
     before, since, daemons = epochs(fleet), time.time(), restarts(fleet)
     with traffic(fleet, BACKEND_URL, tmp_path) as client:
-        kv_put(fleet, "orch/services/backend/assignment", '{"active": 7')
+        kv_by_force(fleet, "put", "orch/services/backend/assignment", '{"active": 7')
         wait_until("it is repaired", lambda: service(fleet, "backend").get("active") == HOME["backend"], 15)
         wait_client(client, time.time())
         assert outage_from(client.samples(), since).failed == 0
@@ -113,12 +114,12 @@ def test_with_nothing_to_render_the_last_good_upstream_stays(fleet: Lab, tmp_pat
             fleet.fault("stop", controller, "orch-controller")
         for value, why in UNUSABLE.items():
             seen = refused(why)
-            kv_put(fleet, key, good.rstrip("\n"))
+            kv_by_force(fleet, "put", key, good.rstrip("\n"))
             wait_until("the good ones are rendered", lambda: fleet.run(vm, ["cat", rendered]).stdout == before, 30)
             if value is None:
-                fleet.run(WITNESS, ["consul", "kv", "delete", key])
+                kv_by_force(fleet, "delete", key)
             else:
-                kv_put(fleet, key, value)
+                kv_by_force(fleet, "put", key, value)
             wait_until(f"{value!r} is refused", lambda seen=seen, why=why: refused(why) > seen, 30)
             assert fleet.run(vm, ["cat", live]).stdout == before
         fleet.mend()

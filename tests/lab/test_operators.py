@@ -76,7 +76,7 @@ def test_an_overloaded_vm_is_no_target_of_a_rotation(fleet: Lab) -> None:
 
 def load_of(lab: Lab, vm: str) -> str:
     """Return the status of the VM's check `load` in Consul's catalog."""
-    told = lab.run(WITNESS, ["curl", "-s", "-m", "5", f"http://127.0.0.1:8500/v1/health/node/{vm}"], check=False)
+    told = lab.ask_consul(WITNESS, f"health/node/{vm}", "-m", "5")
     return next((check["Status"] for check in json.loads(told.stdout or "[]") if check["CheckID"] == "load"), "")
 
 

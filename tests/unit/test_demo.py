@@ -98,7 +98,7 @@ def test_every_command_to_go_on_with_names_the_lab_where_it_is_not_the_usual_one
     assert demo.prefix(Lab.open(DEFAULT_LAB_NAME)) == ""
     demo.look_around(lab, shown)
     commands = [line for line in lines(shown) if "./deploy/lab" in line]
-    assert len(commands) == 6
+    assert len(commands) == 7
     assert all("ORCH_LAB_NAME=other-lab ./deploy/lab " in line for line in commands)
 
 

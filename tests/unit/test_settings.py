@@ -26,7 +26,7 @@ def test_the_example_in_the_documents_is_valid(tmp_path: Path) -> None:
     assert settings.vm == "backend-server"
     assert settings.amqp.hosts == ("10.0.0.21", "10.0.8.49", "10.0.10.169")
     assert settings.health_ports.guard == 9703
-    assert settings.consul_token() is None
+    assert settings.consul_token_file("guard") == Path("/etc/orch/consul/guard")
 
 
 def test_the_environment_names_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,10 @@ ANSIBLE = CHECKOUT / "ansible"
 TEMPLATES = CHECKOUT / "templates"
 VMS = ("frontend-server", "backend-server", "messaging-server", "database-server")
 PASSWORD = "a-password-of-the-test"
+TOKENS = {
+    whose: f"a-token-for-{whose}"
+    for whose in ("agent", "guard", "controller", "worker", "template", "operator", "ui", "dns")
+}
 
 Render = Callable[..., str]
 
@@ -69,6 +73,8 @@ def render(fleet: tuple[DataLoader, InventoryManager, VariableManager]) -> Rende
             "orch_replication_password": PASSWORD,
             "app_amqp_password": PASSWORD,
             "app_database_password": PASSWORD,
+            "consul_tokens": TOKENS,
+            "consul_gossip_key": PASSWORD,
             "hostvars": HostVars(inventory, manager, loader),
             **extra,
         }
@@ -101,6 +107,7 @@ def test_every_template_renders_on_every_vm_and_leaves_no_jinja_behind(render: R
         "orch_candidate": "",
         "orch_daemon": "guard",
         "orch_proxy": "database",
+        "orch_vm": vm,
     }
     text = render(source, vm, **extra)
     assert text.strip()
@@ -344,7 +351,23 @@ def test_dns_is_answered_to_others_only_where_a_front_door_is_found_by_it(
 ) -> None:
     services = {"frontend": {"front_door": door}, "backend": {"front_door": None}}
     agent = as_json(render(CHECKOUT / "consul" / "agent.json.j2", "backend-server", orch_services=services))
-    assert agent["addresses"] == {"dns": answers_on}
+    assert agent["addresses"]["dns"] == answers_on
+
+
+def test_consul_denies_by_default_encrypts_everything_and_believes_certificates_only(render: Render) -> None:
+    for vm in VMS:
+        agent = as_json(render(CHECKOUT / "consul" / "agent.json.j2", vm))
+        assert agent["acl"]["enabled"] is True
+        assert agent["acl"]["default_policy"] == "deny"
+        assert {"verify_incoming": True, "verify_outgoing": True}.items() <= agent["tls"]["defaults"].items()
+        assert agent["tls"]["internal_rpc"] == {"verify_server_hostname": True}
+        # What is plain stays on the loopback.
+        assert agent["client_addr"] == "127.0.0.1"
+        assert agent["ports"] == {"https": 8501, "serf_wan": -1, "grpc": -1, "grpc_tls": -1}
+        secrets = as_json(render(CHECKOUT / "consul" / "secrets.json.j2", vm))
+        assert secrets["encrypt"]
+        # Whoever asks without a token may see what DNS tells, and nothing in KV.
+        assert secrets["acl"]["tokens"]["default"] == "a-token-for-dns"
 
 
 def test_a_daemon_is_registered_as_passing_so_that_a_session_survives_the_agent_s_restart(render: Render) -> None:

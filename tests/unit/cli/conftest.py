@@ -17,8 +17,8 @@ GOLDEN = Path(__file__).parent / "golden"
 @pytest.fixture(autouse=True)
 def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.delenv("ORCH_CONSUL", raising=False)
-    monkeypatch.delenv("ORCH_SETTINGS", raising=False)
+    for name in ("ORCH_CONSUL", "ORCH_SETTINGS", "CONSUL_HTTP_TOKEN", "CONSUL_HTTP_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
     time.tzset()
     yield
     monkeypatch.undo()
