@@ -8,12 +8,16 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
+
+import requests
 
 from orchestrator.backup.make import CONSUL_S, LONGEST_S, BackupFailed, Tools, consul_options, run_tool
-from orchestrator.settings import LocalSettings
+from orchestrator.settings import LocalSettings, read_secret
 
 SYSTEMCTL = "/usr/bin/systemctl"
 UNIT_S = 150.0
+CALL_S = 10.0
 
 
 def restore_database(content: Path, unit: str, tools: Tools) -> str:
@@ -44,3 +48,34 @@ def let_in(settings: LocalSettings, tools: Tools) -> None:
 def restore_consul(content: Path, settings: LocalSettings, tools: Tools) -> None:
     """Have Consul's servers go back to the snapshot: KV, sessions, catalog and tokens."""
     run_tool([*tools.consul, "snapshot", "restore", *consul_options(settings), str(content)], CONSUL_S)
+    try:
+        _forget_former_agents(settings)
+    except (requests.RequestException, ValueError, KeyError) as error:
+        raise BackupFailed(
+            f"the snapshot is in force, but whether it names agents that are no more could not be found out ({error});"
+            " restore it once more"
+        ) from None
+
+
+def _forget_former_agents(settings: LocalSettings) -> None:
+    """Take VMs out of the catalog whose agent has begun anew since the snapshot, under another ID.
+
+    Consul keeps a name for the agent that the catalog knows, and would let the present one register nothing. It comes
+    back by itself, with all that it watches.
+    """
+    url = f"http://{settings.consul.host}:{settings.consul.port}/v1"
+    token_file = settings.consul_token_file("backup")
+    with requests.Session() as http:
+        http.trust_env = False
+        http.headers["X-Consul-Token"] = read_secret(token_file) if token_file is not None else ""
+        members = _answer(http.get(f"{url}/agent/members", timeout=CALL_S))
+        present = {member["Name"]: member["Tags"]["id"] for member in members}
+        for node in _answer(http.get(f"{url}/catalog/nodes", timeout=CALL_S)):
+            if present.get(node["Node"], node["ID"]) != node["ID"]:
+                gone = {"Node": node["Node"]}
+                http.put(f"{url}/catalog/deregister", json=gone, timeout=CALL_S).raise_for_status()
+
+
+def _answer(response: requests.Response) -> Any:
+    response.raise_for_status()
+    return response.json()

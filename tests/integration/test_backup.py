@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from orchestrator.backup.make import BackupFailed, Tools, carry_away, make_backu
 from orchestrator.backup.restore import restore_consul
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
+from orchestrator.store.port import AgentService, PushedSpec
 from tests.integration.consul_agent import ConsulAgent, find_consul
 from tests.integration.mariadb_server import Datadirs, MariaDb
 from tests.integration.ports import free_port
@@ -133,6 +135,17 @@ def test_consul_goes_back_to_what_it_held(own_consul_agent: ConsulAgent, tmp_pat
 
     wait_for(is_back, "Consul holds what it held")
     assert port.kv_keys("orch/") == ("orch/config",)
+
+    # An agent that has begun anew has another ID, and the snapshot knows the former one by the same name.
+    own_consul_agent.stop()
+    shutil.rmtree(own_consul_agent.data)
+    own_consul_agent.start()
+    restore_consul(Shelf(kept.backups.directory).content(made), kept, tools)
+    wait_for(is_back, "Consul holds what it held")
+    port.agent_register(AgentService("orch-backend", "backend", 3000, "127.0.0.1", (), ()))
+    port.agent_register_pushed("orch-backend", PushedSpec("orch-backend:unit", "unit", 3600.0, "passing"))
+    port.agent_reload()
+    wait_for(lambda: "orch-backend:unit" in {check.check_id for check in port.checks()[1]}, "the agent may register")
     port.close()
 
 
