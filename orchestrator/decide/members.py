@@ -162,6 +162,9 @@ def _vain_changes(case: Case, joining: str) -> tuple[Request, ...]:
 
 def _obstacle_to(case: Case, cluster: ClusterPolicy, found: Membership, swap: Swap) -> str | None:
     """Say why the one VM cannot take the place of the other now, or None when it can."""
+    # It would be overtaken at once, and begun anew in the next cycle, as often as the leader looks.
+    if case.move is not None:
+        return f"the {case.move.value.kind.value} of {case.name} goes on first"
     if case.view.paused is not None:
         return f"automation is paused by {case.view.paused.by}"
     if case.in_maintenance(swap.leaving):

@@ -244,6 +244,17 @@ def test_a_failover_overtakes_a_change_which_goes_on_after_it() -> None:
     assert {k.value.state for k in fleet.view().requests} == {RequestState.RUNNING}
 
 
+def test_while_a_move_runs_no_change_is_begun_which_it_would_overtake_at_once() -> None:
+    fleet = away()
+    assert fleet.codes(AFTER_S - 1) == []
+    fleet.fails("home").step()
+    codes = [code for _ in range(20) for code in fleet.codes(0.3)]
+    assert [code for code in codes if code.startswith("member")] == []
+    ((code, sentence),) = told(fleet)
+    assert code == "member_away"
+    assert sentence.endswith(", and spare does not take its place: the failover of web goes on first.")
+
+
 def test_one_that_returns_before_the_change_is_done_keeps_its_place() -> None:
     fleet = replacing()
     fleet.play(Play.MEMBER, CommandState.FAILED, reason="third runs")
