@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from orchestrator.backup.make import CONSUL_S, LONGEST_S, BackupFailed, Tools, consul_options, run_tool
 from orchestrator.settings import LocalSettings, read_secret
@@ -18,6 +19,9 @@ from orchestrator.settings import LocalSettings, read_secret
 SYSTEMCTL = "/usr/bin/systemctl"
 UNIT_S = 150.0
 CALL_S = 10.0
+# The servers take the snapshot over one after the other.
+SETTLED_S = 30.0
+AGAIN_S = 0.5
 
 
 def restore_database(content: Path, unit: str, tools: Tools) -> str:
@@ -57,6 +61,12 @@ def restore_consul(content: Path, settings: LocalSettings, tools: Tools) -> None
         ) from None
 
 
+@retry(
+    retry=retry_if_exception_type((requests.RequestException, ValueError, KeyError)),
+    stop=stop_after_delay(SETTLED_S),
+    wait=wait_fixed(AGAIN_S),
+    reraise=True,
+)
 def _forget_former_agents(settings: LocalSettings) -> None:
     """Take VMs out of the catalog whose agent has begun anew since the snapshot, under another ID.
 
@@ -70,7 +80,11 @@ def _forget_former_agents(settings: LocalSettings) -> None:
         http.headers["X-Consul-Token"] = read_secret(token_file) if token_file is not None else ""
         members = _answer(http.get(f"{url}/agent/members", timeout=CALL_S))
         present = {member["Name"]: member["Tags"]["id"] for member in members}
-        for node in _answer(http.get(f"{url}/catalog/nodes", timeout=CALL_S)):
+        nodes = _answer(http.get(f"{url}/catalog/nodes", timeout=CALL_S))
+        # Until the token is known again, which is in the snapshot, the lists are shown empty.
+        if settings.vm not in present or settings.vm not in {node["Node"] for node in nodes}:
+            raise ValueError("Consul shows nobody in its lists")
+        for node in nodes:
             if present.get(node["Node"], node["ID"]) != node["ID"]:
                 gone = {"Node": node["Node"]}
                 http.put(f"{url}/catalog/deregister", json=gone, timeout=CALL_S).raise_for_status()

@@ -33,10 +33,10 @@ from tests.integration.waiting import wait_for
 AT = 1_700_000_000.0
 
 
-def settings(folder: Path, consul_port: int = 8500) -> LocalSettings:
+def settings(folder: Path, consul_port: int = 8500, vm: str = "database-server") -> LocalSettings:
     return LocalSettings.model_validate(
         {
-            "vm": "database-server",
+            "vm": vm,
             "amqp": {"hosts": ["127.0.0.1"]},
             "consul": {"host": "127.0.0.1", "port": consul_port},
             "backups": {"directory": str(folder / "kept"), "after": ["cp", "-r", "-t", str(folder)]},
@@ -119,7 +119,7 @@ def test_what_a_server_that_is_away_cannot_give_is_a_sentence(server: MariaDb) -
 
 
 def test_consul_goes_back_to_what_it_held(own_consul_agent: ConsulAgent, tmp_path: Path) -> None:
-    kept = settings(tmp_path, own_consul_agent.http_port)
+    kept = settings(tmp_path, own_consul_agent.http_port, own_consul_agent.node)
     port = ConsulPort(port=own_consul_agent.http_port)
     port.kv_put("orch/config", b"before")
     tools = Tools(consul=(str(find_consul()),))
