@@ -36,8 +36,19 @@ def restore_database(content: Path, unit: str, tools: Tools) -> str:
     try:
         told = json.loads(run_tool([*tools.database_copy, "swap", "--keep-old"], LONGEST_S))
     finally:
-        run_tool([SYSTEMCTL, "start", unit], UNIT_S)
+        _start(unit)
     return str(told["old"])
+
+
+# A guard that has to close the database within its lease, and gets no answer from one that starts, ends it.
+@retry(
+    retry=retry_if_exception_type(BackupFailed),
+    stop=stop_after_delay(SETTLED_S),
+    wait=wait_fixed(AGAIN_S),
+    reraise=True,
+)
+def _start(unit: str) -> None:
+    run_tool([SYSTEMCTL, "start", unit], UNIT_S)
 
 
 def let_in(settings: LocalSettings, tools: Tools) -> None:
