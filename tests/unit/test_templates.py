@@ -282,7 +282,7 @@ def open_ports(render: Render, vm: str, asking: str, **extra: object) -> set[str
 
 SSH, WEB = {"tcp 22"}, {"tcp 80"}
 FLEET = SSH | {"tcp 8300", "tcp 8301", "udp 8301", "tcp 5672"}
-CLUSTER = {"tcp 4369", "tcp 25672"}
+CLUSTER = {"tcp 4369", "tcp 25672", "tcp 35672-35682"}
 DATABASE, BACKEND = {"tcp 3306"}, {"tcp 3000"}
 OPEN_TO = {
     # From frontend-server and backend-server, whose nginx leads to the backend; and from the other two.
