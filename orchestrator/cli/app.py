@@ -142,6 +142,15 @@ class App:
             raise Stop(Exit.BROKEN_INPUT, f"{self.settings_file} is not JSON: {error}") from None
         return document if isinstance(document, dict) else {}
 
+    def settings_of_a_vm(self, verb: str) -> LocalSettings:
+        """Return the checked settings of this VM, for a verb that works on one; `Stop` where they cannot be used."""
+        from orchestrator.settings import SettingsError, load_settings
+
+        try:
+            return load_settings(self.settings_file)
+        except SettingsError as problem:
+            raise Stop(Exit.BROKEN_INPUT, f"{problem}; `orch {verb}` is for the VMs of the fleet.") from None
+
     def _token(self) -> str | None:
         """Return the ACL token: the user's own, else the first on this VM that the user may read.
 

@@ -42,7 +42,7 @@ def make(app: App, kind: str, here: bool) -> None:
     from orchestrator.backup.kept import Kind, Shelf, surplus
     from orchestrator.backup.make import BackupFailed, Tools, carry_away, make_backup
 
-    settings, wanted = _settings(app), Kind(kind)
+    settings, wanted = app.settings_of_a_vm("backup"), Kind(kind)
     if not here:
         turn = _turn(wanted, read_fleet(app))
         if turn.vm != settings.vm:
@@ -67,7 +67,7 @@ def list_(app: App) -> None:
     """List the backups that this VM keeps, the newest last."""
     from orchestrator.backup.kept import Shelf
 
-    directory = _settings(app).backups.directory
+    directory = app.settings_of_a_vm("backup").backups.directory
     try:
         kept = Shelf(directory).backups()
     except OSError as error:
@@ -98,7 +98,7 @@ def restore(app: App, backup_id: str, yes: bool) -> None:
     from orchestrator.backup.make import BackupFailed, Tools
     from orchestrator.backup.restore import restore_consul, restore_database
 
-    settings = _settings(app)
+    settings = app.settings_of_a_vm("backup")
     shelf = Shelf(settings.backups.directory)
     kept = {each.id: each for each in shelf.backups()}
     if backup_id not in kept:
@@ -170,15 +170,6 @@ def _turn(kind: Kind, fleet: Fleet) -> Turn:
         raise refuse("the database has no assignment that can be read; --here makes the backup of this VM's copy.")
     up = frozenset(name for name, vm in fleet.view.vms.items() if vm.reach is Reach.UP)
     return turn_for_database(seen.assignment.value, seen.sync.value if isinstance(seen.sync, Kept) else None, up)
-
-
-def _settings(app: App) -> LocalSettings:
-    from orchestrator.settings import SettingsError, load_settings
-
-    try:
-        return load_settings(app.settings_file)
-    except SettingsError as problem:
-        raise Stop(Exit.BROKEN_INPUT, f"{problem}; `orch backup` is for the VMs of the fleet.") from None
 
 
 def _what(kind: str) -> str:

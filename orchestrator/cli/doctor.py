@@ -31,7 +31,7 @@ def doctor(app: App, here: bool) -> None:
     doctor also helps where Consul does not answer. A VM that cannot be asked is a finding. Changes nothing. Exits 0
     when all is well, 9 with warnings only, 10 with errors or where something could not be found out.
     """
-    settings = _settings(app)
+    settings = app.settings_of_a_vm("doctor")
     if here:
         _answer_here(app, settings)
         return
@@ -67,15 +67,6 @@ def in_short(found: tuple[Finding, ...]) -> str:
 
 def _as_json(one: Finding) -> dict[str, Any]:
     return {"severity": one.severity.value, "subject": one.subject, "wrong": one.wrong, "todo": one.todo}
-
-
-def _settings(app: App) -> LocalSettings:
-    from orchestrator.settings import SettingsError, load_settings
-
-    try:
-        return load_settings(app.settings_file)
-    except SettingsError as problem:
-        raise Stop(Exit.BROKEN_INPUT, f"{problem}; `orch doctor` is for the VMs of the fleet.") from None
 
 
 def _answer_here(app: App, settings: LocalSettings) -> None:
