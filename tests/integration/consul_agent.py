@@ -110,6 +110,8 @@ class ConsulAgent:
         """Let the agent accept connections and answer nothing."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        # The signal is on its way: a thread may answer once more.
+        os.waitid(os.P_PID, self._process.pid, os.WSTOPPED)
 
     def thaw(self) -> None:
         """Let a frozen agent go on."""

@@ -134,18 +134,6 @@ class RabbitBroker:
         # Before the package's wrappers, which would ask the system's own broker.
         return self._environment() | {"PATH": f"{_LIBRARY}:/usr/sbin:/usr/bin:/sbin:/bin"}
 
-    def freeze(self) -> None:
-        """Let the broker answer nothing, without closing any connection."""
-        self._signal("STOP")
-
-    def thaw(self) -> None:
-        """Let a frozen broker go on."""
-        self._signal("CONT")
-
-    def _signal(self, name: str) -> None:
-        assert self._process is not None
-        subprocess.run(["kill", f"-{name}", "--", f"-{self._process.pid}"], check=True)
-
     def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         as_user = ["setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--init-groups"] if os.geteuid() == 0 else []
         log = (self._directory / "server.log").open("ab")
