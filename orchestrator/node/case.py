@@ -56,6 +56,8 @@ class Since:
     """The standby that is in sync has acknowledged nothing although something waits for it, or is not connected."""
     unleased: float | None = None
     """The data's server takes writes that no lease would end."""
+    lockless: float | None = None
+    """There has been no role lock at all, which is not how a lock becomes free: somebody has deleted it."""
     acknowledged: int = 0
     """How many commits had been acknowledged at the last look."""
     given: Given | None = None
@@ -269,6 +271,7 @@ def remember(old: Since, case: Case) -> Since:
         full=since(old.full, facts is not None and bool(facts.full)),
         silent=since(old.silent, case.standby_is_mute(old.acknowledged)),
         unleased=since(old.unleased, facts is not None and facts.writable and not case.at.data.leased),
+        lockless=since(old.lockless, case.view.kv_fresh and case.at.lock is None),
         acknowledged=facts.acknowledged if facts is not None and facts.answers else old.acknowledged,
         given=_given(old.given, case),
     )

@@ -185,7 +185,11 @@ def _lock(case: Case) -> Found:
         return
     if not case.active_here or not case.healthy or case.lock_current or not case.at.sessions:
         return
-    if case.at.assignment_index and (case.lock_free or case.lock_mine):
+    # Consul keeps a lock that was lost from others for its delay, and a lock that was deleted from nobody.
+    replication, lockless = case.at.policy.replication, case.since.lockless
+    if replication and lockless is not None and case.now < lockless + replication.lock_delay_s:
+        yield Later(lockless + replication.lock_delay_s)
+    elif case.at.assignment_index and (case.lock_free or case.lock_mine):
         session = lock.session if case.lock_mine and lock is not None and lock.session else case.at.sessions[0]
         reason = f"{case.at.service} is active here at epoch {assignment.epoch} and healthy."
         ready, position = not case.replicated, position_to_reach(case)

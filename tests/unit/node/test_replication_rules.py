@@ -328,6 +328,16 @@ def test_a_lock_that_was_lost_says_no_position() -> None:
     assert taken.position is None
 
 
+def test_a_lock_that_somebody_deleted_is_taken_when_its_former_holder_must_have_stopped() -> None:
+    assert POLICY.replication is not None
+    at = at_work(assignment=NEW_EPOCH, lock=None, data=data(COPY, BEFORE))
+    first = plan_of(at)
+    over = plan_of(at, first.memory, NOW + POLICY.replication.lock_delay_s)
+    assert first.wake_at == NOW + POLICY.replication.lock_delay_s
+    taken = [[duty for duty in told(plan) if isinstance(duty, do.AcquireLock)] for plan in (first, over)]
+    assert [len(each) for each in taken] == [0, 1]
+
+
 def test_a_copy_is_promoted_up_to_what_the_former_holder_said() -> None:
     lock = the_lock(epoch=8, ready=False, position="0-1-9")
     (promote,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=lock, data=data(COPY, BEFORE))))
