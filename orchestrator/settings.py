@@ -35,14 +35,26 @@ class ConsulSettings(_Frozen):
     """Where the ACL tokens are, a file for each daemon and one for operators; None: Consul has no ACLs."""
 
 
+class AmqpAccount(_Frozen):
+    """Whom a broker knows one of our daemons as."""
+
+    user: str
+    password_file: Path
+
+
 class AmqpSettings(_Frozen):
-    """The brokers, each to be tried in turn."""
+    """The brokers, each to be tried in turn; by TLS only, and only one whose certificate is good for its address."""
 
     hosts: tuple[str, ...] = Field(min_length=1)
-    port: int = Field(default=5672, ge=1, le=65535)
+    port: int = Field(default=5671, ge=1, le=65535)
+    ca_file: Path = Path("/etc/orch/tls/ca.pem")
     vhost: str = "orch"
-    user: str = "orch"
-    password_file: Path = Path("/etc/orch/amqp_password")
+    controller: AmqpAccount = AmqpAccount(
+        user="orch_controller", password_file=Path("/etc/orch/amqp/controller_password")
+    )
+    worker: AmqpAccount = AmqpAccount(user="orch_worker", password_file=Path("/etc/orch/amqp/worker_password"))
+    requesters: tuple[str, ...] = ("orch_operator",)
+    """Users whose messages may ask for something; those that announce a command must come from the controller's."""
 
 
 class HealthPorts(_Frozen):
@@ -59,8 +71,12 @@ class DatabaseSettings(_Frozen):
     socket: Path = Path("/run/mysqld/mysqld.sock")
     datadir: Path = Path("/var/lib/mysql")
     """Where its data, its binlog and what it has received are; full is full for all three."""
-    user: str = "root"
-    """The guard's own account: it is let in by its uid, over the socket only."""
+    user: str = "orch_guard"
+    """The guard's own account, over the socket only."""
+    password_file: Path | None = Path("/etc/orch/database/guard_password")
+    """None: it is let in by its uid."""
+    ca_file: Path = Path("/etc/orch/tls/ca.pem")
+    """Who has signed the certificates of the other servers, each for its address. Read by this server, too."""
     port: int = Field(default=3306, ge=1, le=65535)
     """The port that every server of the service listens on, for replication too."""
     replication_user: str = "orch_replication"

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from orchestrator.dispatch.consumer import Consumer
 from orchestrator.domain import keys
+from orchestrator.domain.wire import Senders
 from orchestrator.execute.environment import Places
 from orchestrator.execute.play import AnsiblePlays
 from orchestrator.execute.warm import WarmServer
@@ -63,7 +64,10 @@ class _Daemon:
             on_message=lambda delivery: self.post(lambda: self.worker.take_message(delivery)),
             on_lost=lambda connection: self.post(lambda: self.worker.forget_connection(connection)),
         )
-        self.worker = Worker(self.make_port(), self.plays, self.consumer, settings.vm, time.time, self.metrics.note)
+        senders = Senders(settings.amqp.controller.user, settings.amqp.requesters)
+        self.worker = Worker(
+            self.make_port(), self.plays, self.consumer, settings.vm, senders, time.time, self.metrics.note
+        )
         self.liveness = Liveness(settings.health_ports.worker, STALE_AFTER_S, "worker", self.metrics)
 
     def make_port(self, *, stale_reads: bool = False) -> ConsulPort:

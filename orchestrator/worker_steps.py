@@ -10,7 +10,7 @@ the lock is still its own stops its plays before another may begin them.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tenacity import wait_fixed
@@ -21,17 +21,18 @@ from orchestrator.domain import keys
 from orchestrator.domain.policy import DispatchPolicy, Policy
 from orchestrator.domain.records import Assignment, Command, Request
 from orchestrator.domain.view import Kept
-from orchestrator.domain.wire import parse_message
-from orchestrator.execute.choice import Ack, Choice, Claim, Close, Rules, Situation, Stop, choose
+from orchestrator.domain.wire import Message, Senders, contradiction, parse_message
+from orchestrator.execute.choice import Ack, Choice, Claim, Close, CommandSeen, Refuse, Rules, Situation, Stop, choose
 from orchestrator.execute.claim import claim_command, close_command, written
 from orchestrator.execute.desk import Desk, fields_of
 from orchestrator.execute.knowledge import Knowledge
-from orchestrator.execute.messages import hand_request, place_request
+from orchestrator.execute.messages import Placed, hand_request, place_request
 from orchestrator.execute.noted import ClaimTried, MessageTaken, Noted, ignore
 from orchestrator.execute.play import PlayEvent, Plays
+from orchestrator.execute.refusals import Refusals
 from orchestrator.observe.parse import parse_policy
 from orchestrator.store.port import KvPair, Port, Refused, Session, Unknown
-from orchestrator.store.records import read_record
+from orchestrator.store.records import create_record, read_record
 from orchestrator.store.sessions import own_session, worker_session
 
 log = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ class Worker:
         plays: Plays,
         mailbox: Mailbox,
         vm: str,
+        senders: Senders,
         wall: Callable[[], float],
         note: Callable[[Noted], None] = ignore,
     ) -> None:
@@ -90,6 +92,7 @@ class Worker:
         self._port = port
         self._mailbox = mailbox
         self._vm = vm
+        self._senders = senders
         self._wall = wall
         self._note = note
         self._desk = Desk(port, plays, wall, note)
@@ -98,8 +101,9 @@ class Worker:
         self._session: str | None = None
         self._next_session_try = float("-inf")
         self._confirmed_at: float | None = None
-        self._held: dict[str, list[Delivery]] = {}
+        self._held: dict[str, list[tuple[Message, Delivery]]] = {}
         self._by_hand: list[tuple[Request, Delivery]] = []
+        self._refusals = Refusals(vm)
         self._not_before: dict[str, float] = {}
         self._retiring = False
         self._said = ""
@@ -132,22 +136,30 @@ class Worker:
         try:
             message = parse_message(delivery.body)
         except ValueError as problem:
-            log.warning("A message goes to the dead-letter queue: %s", problem)
-            self._mailbox.reject(delivery)
-            self._note(MessageTaken("rejected"))
+            self._refuse(delivery, f"A message is refused: {problem}.")
             return
-        if message.id is None:
+        objection = self._senders.objection_to(message, delivery.sender)
+        if objection:
+            self._refuse(delivery, f"A {message.command_type} message is refused: {objection}.")
+        elif message.id is None:
             request = hand_request(message, delivery.body, self._wall(), self._policy)
             self._by_hand.append((request, delivery))
             self._note(MessageTaken("request"))
         else:
             self._note(MessageTaken("command"))
-            self._held.setdefault(message.id, []).append(delivery)
+            self._held.setdefault(message.id, []).append((message, delivery))
+
+    def _refuse(self, delivery: Delivery, sentence: str) -> None:
+        """Send the message to the dead-letter queue, and have the journal say why."""
+        log.warning("%s It goes to the dead-letter queue.", sentence)
+        self._mailbox.reject(delivery)
+        self._refusals.note(sentence)
+        self._note(MessageTaken("rejected"))
 
     def forget_connection(self, connection: int) -> None:
         """The connection to the broker is gone: what it delivered comes again."""
         for command_id, deliveries in list(self._held.items()):
-            left = [each for each in deliveries if each.connection != connection]
+            left = [each for each in deliveries if each[1].connection != connection]
             if left:
                 self._held[command_id] = left
             else:
@@ -173,8 +185,8 @@ class Worker:
         self._learn_policy(seen)
         self._keep_lease(seen, now)
         # After one call that Consul did not answer, no other is made in this cycle: each may take its full time-out.
-        answered = self._keep_session(seen, now) and self._place_requests()
-        wakes: list[float | None] = []
+        answered = self._keep_session(seen, now) and self._place_requests() and self._write_refusals(now)
+        wakes: list[float | None] = [self._refusals.due_at()]
         if answered:
             wake_at, answered = self._desk.write_due(now)
             wakes.append(wake_at)
@@ -235,14 +247,35 @@ class Worker:
         """Turn messages that were published by hand into requests. False: Consul did not answer."""
         for request, delivery in list(self._by_hand):
             try:
-                if place_request(self._port, request, delivery.body, redelivered=delivery.redelivered):
-                    fields = {"service": request.service, "request": request.id}
-                    log.info("A message published by hand became the request %s.", request.id, extra=fields)
+                placed = place_request(self._port, request, delivery.body, redelivered=delivery.redelivered)
             except (Unknown, Refused) as problem:
                 log.warning("A message published by hand waits to become a request: %s", problem)
                 return False
             self._by_hand.remove((request, delivery))
+            if placed is Placed.REPLAYED:
+                self._refuse(delivery, f"A {request.kind.value} message is refused: {placed.value}.")
+                continue
             self._mailbox.ack(delivery)
+            if placed is Placed.NEW:
+                fields = {"service": request.service, "request": request.id}
+                log.info("A message published by hand became the request %s.", request.id, extra=fields)
+        return True
+
+    def _write_refusals(self, now: float) -> bool:
+        """Leave what was refused to the leader, for the journal. False: Consul did not answer."""
+        due_at = self._refusals.due_at()
+        if due_at is None or due_at > now:
+            return True
+        entry = self._refusals.entry(self._wall())
+        try:
+            create_record(self._port, keys.refused(entry.id), entry)
+        except Refused as problem:
+            # Never: what was refused is in this log, and commands must not wait for the journal.
+            log.warning("The journal is not told of refused messages: %s", problem)
+        except Unknown as problem:
+            log.warning("The journal cannot be told of refused messages yet: %s", problem)
+            return False
+        self._refusals.note_written(now)
         return True
 
     def _choose_and_act(self, now: float, answered: bool) -> tuple[Choice, bool]:
@@ -262,20 +295,24 @@ class Worker:
                 log.warning(action.sentence, extra={"command": action.command_id})
                 self._desk.stop(action)
             elif isinstance(action, Ack):
-                if action.is_odd:
-                    log.warning(action.sentence, extra={"command": action.command_id})
-                self._ack(action.command_id)
+                for _, delivery in self._held.pop(action.command_id, []):
+                    self._mailbox.ack(delivery)
+            elif isinstance(action, Refuse):
+                for _, delivery in self._held.pop(action.command_id, []):
+                    self._refuse(delivery, action.sentence)
             elif isinstance(action, Claim | Close) and answered:
                 answered = self._write(action, now)
         return choice, answered
 
     def _situation(self, now: float, asked: frozenset[str]) -> Situation:
         mine = self._desk.mine
+        commands = self._knowledge.commands({*mine, *self._held})
+        self._refuse_forged(commands)
         self._not_before = {name: at for name, at in self._not_before.items() if at > now}
         return Situation(
             now=now,
             session=self._session,
-            commands=self._knowledge.commands({*mine, *self._held}),
+            commands=commands,
             assignments=self._knowledge.assignments(),
             plays=mine,
             delivered=frozenset(self._held),
@@ -289,6 +326,19 @@ class Worker:
             ),
         )
 
+    def _refuse_forged(self, commands: Mapping[str, CommandSeen]) -> None:
+        """Refuse what says otherwise than the record that it names."""
+        for command_id, held in list(self._held.items()):
+            seen = commands.get(command_id)
+            if not isinstance(seen, Kept):
+                continue
+            wrong = {delivery: contradiction(message, seen.value) for message, delivery in held}
+            for delivery in filter(wrong.get, wrong):
+                self._refuse(delivery, f"A message of {command_id} is refused: {wrong[delivery]}.")
+            self._held[command_id] = [each for each in held if not wrong[each[1]]]
+            if not self._held[command_id]:
+                del self._held[command_id]
+
     def _read_directly(self, key: str, now: float) -> bool:
         try:
             if key.startswith(keys.COMMANDS):
@@ -299,10 +349,6 @@ class Worker:
             self._tell(f"{key} cannot be read now: {problem}")
             return False
         return True
-
-    def _ack(self, command_id: str) -> None:
-        for delivery in self._held.pop(command_id, []):
-            self._mailbox.ack(delivery)
 
     def _write(self, action: Claim | Close, now: float) -> bool:
         """Claim or close a command. False: Consul did not say what became of it; the watch or a later read will."""

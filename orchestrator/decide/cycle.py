@@ -21,7 +21,8 @@ from orchestrator.decide.standbys import lacking_standbys, tend_standbys
 from orchestrator.decide.tidying import settled_standbys, tidy_commands
 from orchestrator.decide.writing import decision
 from orchestrator.domain import keys
-from orchestrator.domain.decision import Decision, Delete, Diagnosis, Memory, Outcome, Reached
+from orchestrator.domain.decision import Decision, Delete, Diagnosis, Memory, Outcome, Put, Reached
+from orchestrator.domain.history import REFUSED_MESSAGE
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment
 from orchestrator.domain.view import Kept, ServiceView, View
@@ -35,7 +36,7 @@ def decide(view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
     Never raises on what a view may hold. The caller applies each decision as one transaction, publishes the commands
     of those that were accepted, keeps the returned memory and calls again when the view changes or at `wake_at`.
     """
-    decisions: list[Decision] = [*endings_of_strangers(view, policy, now), *_strange_triggers(view, now)]
+    decisions = [*endings_of_strangers(view, policy, now), *_strange_triggers(view, now), *_journalled(view)]
     diagnoses: list[Diagnosis] = []
     told: list[Decision] = []
     kept_in_mind = _NextMemory()
@@ -236,6 +237,22 @@ def _strange_triggers(view: View, now: float) -> tuple[Decision, ...]:
             about=f"trigger-{number}",
         )
         for number, (name, index) in enumerate(view.strange_triggers, start=1)
+    )
+
+
+def _journalled(view: View) -> tuple[Decision, ...]:
+    """Journal what workers have left. They may leave one kind of entry, and none that says it is another."""
+    return tuple(
+        Decision(
+            REFUSED_MESSAGE,
+            None,
+            kept.value.reason,
+            (
+                Put(keys.history(kept.value.id), kept.value.with_(kind=REFUSED_MESSAGE, service=None), 0),
+                Delete(keys.refused(kept.value.id), kept.index),
+            ),
+        )
+        for kept in view.refused
     )
 
 

@@ -32,6 +32,8 @@ class Delivery:
     tag: int
     body: bytes
     redelivered: bool = False
+    sender: str = ""
+    """The user that published it, as the broker has checked; empty where the message does not say."""
 
 
 class Mailbox(Protocol):
@@ -53,7 +55,7 @@ class Consumer(Link):
     def __init__(
         self, amqp: AmqpSettings, on_message: Callable[[Delivery], None], on_lost: Callable[[int], None]
     ) -> None:
-        super().__init__(amqp, "consumer")
+        super().__init__(amqp, amqp.worker, "consumer")
         self._on_message = on_message
         self._on_lost = on_lost
         self._channel: Channel | None = None
@@ -83,7 +85,8 @@ class Consumer(Link):
         self._on_lost(self._number)
 
     def _take(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        self._on_message(Delivery(self._number, method.delivery_tag, body, bool(method.redelivered)))
+        sender = properties.user_id or ""
+        self._on_message(Delivery(self._number, method.delivery_tag, body, bool(method.redelivered), sender))
 
     def _settle(self, delivery: Delivery, settle: Callable[[Channel], None]) -> None:
         channel = self._channel

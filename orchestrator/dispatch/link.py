@@ -1,8 +1,9 @@
 """One connection to any of the brokers, kept up by a thread of its own; base of `Publisher` and `Consumer`.
 
-In: the brokers' addresses. Out: `opened(channel)` each time a channel with the declared topology is there, `lost()`
-each time it is gone. pika's asynchronous connection is used, not the blocking one: heartbeats need no help, and a
-confirm that never comes (a quorum queue without majority) blocks nobody.
+In: the brokers' addresses. Out: `opened(channel)` each time a channel is there, `lost()` each time it is gone. TLS
+only: a broker whose certificate the fleet's authority has not signed for its address is none. pika's asynchronous
+connection is used, not the blocking one: heartbeats need no help, and a confirm that never comes (a quorum queue
+without majority) blocks nobody.
 
 Never raises into the daemon; one sentence is logged when the broker is lost, one when it is back.
 """
@@ -10,6 +11,7 @@ Never raises into the daemon; one sentence is logged when the broker is lost, on
 from __future__ import annotations
 
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -22,8 +24,7 @@ from pika.exceptions import AMQPError
 from tenacity import RetryCallState, wait_exponential, wait_random
 
 from orchestrator.backoff import error_of, retry_until_stopped
-from orchestrator.dispatch.topology import QUEUES
-from orchestrator.settings import AmqpSettings, SettingsError, read_secret
+from orchestrator.settings import AmqpAccount, AmqpSettings, SettingsError, read_secret
 
 log = logging.getLogger(__name__)
 logging.getLogger("pika").setLevel(logging.CRITICAL)
@@ -47,8 +48,9 @@ class LinkLost(Exception):
 class Link:
     """Owns the thread and the connection. Everything in `opened`, `lost` and callbacks runs in that thread."""
 
-    def __init__(self, amqp: AmqpSettings, name: str) -> None:
+    def __init__(self, amqp: AmqpSettings, account: AmqpAccount, name: str) -> None:
         self._amqp = amqp
+        self._account = account
         self._name = name
         self._hosts = cycle(amqp.hosts)
         self._stop = threading.Event()
@@ -61,7 +63,7 @@ class Link:
     # -- for subclasses ------------------------------------------------------------------------------------------
 
     def opened(self, channel: Channel) -> None:
-        """A channel is open and the queues are declared."""
+        """A channel is open."""
         raise NotImplementedError
 
     def lost(self) -> None:
@@ -157,7 +159,9 @@ class Link:
             host=host,
             port=self._amqp.port,
             virtual_host=self._amqp.vhost,
-            credentials=pika.PlainCredentials(self._amqp.user, read_secret(self._amqp.password_file)),
+            # Both are read each time: they may have been changed meanwhile.
+            ssl_options=pika.SSLOptions(ssl.create_default_context(cafile=str(self._amqp.ca_file)), host),
+            credentials=pika.PlainCredentials(self._account.user, read_secret(self._account.password_file)),
             heartbeat=HEARTBEAT_S,
             blocked_connection_timeout=HEARTBEAT_S,
             connection_attempts=1,
@@ -168,25 +172,13 @@ class Link:
         )
 
     def _open_channel(self, connection: pika.SelectConnection) -> None:
-        connection.channel(on_open_callback=self._declare_queues)
+        connection.channel(on_open_callback=self._take_channel)
 
-    def _declare_queues(self, channel: Channel) -> None:
+    def _take_channel(self, channel: Channel) -> None:
         channel.add_on_close_callback(lambda _, error: self.drop(_reason(error)))
-        remaining = list(QUEUES)
-
-        def declare_next(_: Any) -> None:
-            if not remaining:
-                self._note_up()
-                self.opened(channel)
-                return
-            queue, arguments = remaining.pop(0)
-            channel.queue_declare(queue, durable=True, arguments=arguments, callback=declare_next)
-
-        declare_next(None)
-
-    def _note_up(self) -> None:
         self._is_up = True
         self.call_later(SHORT_LIFE_S, self._note_steady)
+        self.opened(channel)
 
     def _note_steady(self) -> None:
         if self._told_down:
@@ -200,6 +192,10 @@ class Link:
 
 
 def _reason(error: Any) -> str:
+    """Say what went wrong; pika wraps what hindered a connection twice."""
+    for _ in range(3):
+        inner = [*getattr(error, "exceptions", ()), getattr(error, "exception", None)]
+        error = next((each for each in inner if isinstance(each, BaseException)), error)
     if isinstance(error, BaseException):
         return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return str(error)

@@ -59,7 +59,7 @@ class Publisher(Link):
         *,
         give_up_after_s: float = GIVE_UP_AFTER_S,
     ) -> None:
-        super().__init__(amqp, "publisher")
+        super().__init__(amqp, amqp.controller, "publisher")
         self._on_confirmed = on_confirmed
         self._give_up_after_s = give_up_after_s
         self._lock = threading.Lock()
@@ -110,7 +110,11 @@ class Publisher(Link):
                 routing_key=QUEUE,
                 body=outgoing.body,
                 properties=pika.BasicProperties(
-                    delivery_mode=_PROPERTIES_MODE, content_type="application/json", message_id=outgoing.command_id
+                    delivery_mode=_PROPERTIES_MODE,
+                    content_type="application/json",
+                    message_id=outgoing.command_id,
+                    # The broker refuses another name than the one that it let us in by.
+                    user_id=self._account.user,
                 ),
                 mandatory=True,
             )
@@ -144,7 +148,7 @@ class Publisher(Link):
             self.drop(f"it has not confirmed a message within {CONFIRM_TIMEOUT_S:g} s")
 
     def _take_return(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        """The queue is gone (deleted under us): declare it anew with a new connection."""
+        """There is no queue: on another broker there may be one."""
         fields = {"command": properties.message_id}
         log.warning("The message of %s came back: there is no queue %s.", properties.message_id, QUEUE, extra=fields)
         # The confirm that follows says only that the broker has dealt with it.

@@ -21,8 +21,11 @@ from orchestrator.settings import LocalSettings
 CONFIG_DIR = Path("/etc/orch")
 # Patterns of what must be nobody else's, below CONFIG_DIR or absolute; and whose daemons must be able to read it.
 SECRETS: tuple[tuple[str, str | None], ...] = (
-    ("amqp_password", "orch-controller"),
+    ("amqp/controller_password", "orch-controller"),
+    ("amqp/worker_password", "orch-worker"),
+    ("amqp/operator_password", None),
     ("replication_password", None),
+    ("database/*", None),
     ("notify/*", "orch-controller"),
     ("app/*", None),
     ("ssh/id_ed25519", "orch-worker"),

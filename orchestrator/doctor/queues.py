@@ -1,7 +1,8 @@
-"""Asks a broker for orch's queues, as a worker would reach it. Declares nothing: what is missing is a finding."""
+"""Asks a broker for orch's queues, as the worker. Declares nothing: what is missing is a finding."""
 
 from __future__ import annotations
 
+import ssl
 import threading
 from queue import Empty, SimpleQueue
 
@@ -21,7 +22,7 @@ ANSWER_TIMEOUT_S = 6.0
 def ask_queues(amqp: AmqpSettings) -> QueueFacts:
     """Ask the brokers one after the other until one answers, for `ANSWER_TIMEOUT_S` at most. Never raises."""
     try:
-        credentials = pika.PlainCredentials(amqp.user, read_secret(amqp.password_file))
+        credentials = pika.PlainCredentials(amqp.worker.user, read_secret(amqp.worker.password_file))
     except SettingsError as problem:
         return QueueFacts(problem=f"{problem} (ask as root)")
     problems: list[str] = []
@@ -50,6 +51,7 @@ def _ask(host: str, amqp: AmqpSettings, credentials: pika.PlainCredentials) -> Q
         amqp.port,
         amqp.vhost,
         credentials,
+        ssl_options=pika.SSLOptions(ssl.create_default_context(cafile=str(amqp.ca_file)), host),
         socket_timeout=CONNECT_TIMEOUT_S,
         stack_timeout=CONNECT_TIMEOUT_S,
     )

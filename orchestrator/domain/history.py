@@ -19,6 +19,7 @@ class EntryKind:
 
 
 UNTOLD = "untold"
+REFUSED_MESSAGE = "refused_message"
 
 ENTRY_KINDS: Mapping[str, EntryKind] = {
     "initial": EntryKind("a service is assigned for the first time", True),
@@ -39,6 +40,10 @@ ENTRY_KINDS: Mapping[str, EntryKind] = {
     "cancelled": EntryKind("a move was cancelled", True),
     "supersede_command": EntryKind("a command was overtaken before it ran"),
     "refused": EntryKind("what was asked for is refused", True),
+    REFUSED_MESSAGE: EntryKind(
+        "messages on `failover_commands` are refused: forged, sent twice, not readable, or not their sender's to send",
+        True,
+    ),
     "stranded": EntryKind("the active failed, and no VM can take the service", True),
     "hold": EntryKind("a service failed over too often (flapping): automatic moves are held", True),
     "acknowledged": EntryKind("an operator ended a hold", True),

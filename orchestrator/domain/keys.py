@@ -14,6 +14,8 @@ REQUESTS = "orch/requests/"
 COMMANDS = "orch/commands/"
 HISTORY = "orch/history/"
 NOTIFIED = "orch/notified/"
+REFUSED = "orch/refused/"
+"""What workers have refused of the messages that came, until the leader has journalled it."""
 PAUSED = "orch/paused"
 MAINTENANCE = "orch/maintenance/"
 
@@ -72,6 +74,11 @@ def command(command_id: str) -> str:
 def history(entry_id: str) -> str:
     """Return the key of one history entry."""
     return f"{HISTORY}{entry_id}"
+
+
+def refused(entry_id: str) -> str:
+    """Return the key under which a worker leaves a journal entry on refused messages to the leader."""
+    return f"{REFUSED}{entry_id}"
 
 
 def notified(sink: str) -> str:

@@ -16,6 +16,7 @@ from orchestrator.domain.records import (
     Assignment,
     Command,
     Endpoints,
+    HistoryEntry,
     LockValue,
     Maintenance,
     Members,
@@ -168,5 +169,7 @@ class View:
     quorum_since: float | None = None
     """When Consul had a quorum again after it was long without one (wall clock); None where that never happened.
     What gossip says of VMs may be old for some seconds from then."""
+    refused: tuple[Kept[HistoryEntry], ...] = ()
+    """Entries on refused messages that workers have left for the journal, oldest first."""
     strange_triggers: tuple[tuple[str, int], ...] = ()
     """(name, ModifyIndex) of keys under `orch/rotate/` that name no service."""

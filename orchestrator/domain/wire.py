@@ -3,12 +3,17 @@
 They keep the fields of the system that orch replaces (`command_type`, `instance_type`, `failed_instance` or
 `recovered_instance`, `timestamp`), so that a message published by hand still works. A message with an `id` is
 only transport for the command record of that id in KV; one without becomes a request. What nothing here reads
-(`timestamp`, `epoch`, anything unknown) may be whatever its sender made of it.
+(`timestamp`, anything unknown) may be whatever its sender made of it.
+
+A message starts nothing by itself: only the controller's user may announce a command, which must be the one in KV,
+and only a requester may ask for something. The broker has checked the name that a message bears (`user_id`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -42,6 +47,7 @@ class Message(BaseModel):
     recovered_instance: str | None = Field(default=None, max_length=63)
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$")
     target: str | None = Field(default=None, max_length=63)
+    epoch: Any = None
 
     @model_validator(mode="after")
     def _says_which_instance(self) -> Message:
@@ -53,6 +59,22 @@ class Message(BaseModel):
                 f"a message of type {self.command_type} needs the id of its command: only the leader {does}"
             )
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Senders:
+    """Whose messages mean something, by the names under which the broker knows them."""
+
+    controller: str
+    requesters: Collection[str]
+
+    def objection_to(self, message: Message, sender: str) -> str:
+        """Return why the sender may not send this, as a clause; empty where it may."""
+        if not sender:
+            return "it does not say whose it is (user_id)"
+        if message.id is not None:
+            return "" if sender == self.controller else f"{sender} may not announce commands"
+        return "" if sender in self.requesters else f"{sender} may not ask for anything"
 
 
 def message_of(command: Command, now: float) -> bytes:
@@ -70,6 +92,15 @@ def message_of(command: Command, now: float) -> bytes:
     if command.recovered_instance:
         fields["recovered_instance"] = command.recovered_instance
     return json.dumps(fields).encode()
+
+
+def contradiction(message: Message, command: Command) -> str:
+    """Return what the message says otherwise than the record that it names, as a clause; empty where they agree."""
+    recorded = json.loads(message_of(command, 0.0))
+    for name in ("command_type", "instance_type", "target", "epoch", "failed_instance", "recovered_instance"):
+        if (said := getattr(message, name)) != recorded.get(name):
+            return f"its {name} is {one_line(repr(said))[:80]}, and {recorded.get(name)!r} in the command's record"
+    return ""
 
 
 def parse_message(body: bytes) -> Message:

@@ -99,14 +99,21 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """Acknowledge the command's messages: it is over, or (`is_odd`) there is nothing to be found that they announce."""
+    """Acknowledge the command's messages: it is over."""
 
     command_id: str
     sentence: str
-    is_odd: bool = False
 
 
-Action = Ask | Claim | Close | Stop | Ack
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Send the command's messages to the dead-letter queue: there is nothing to be found that they announce."""
+
+    command_id: str
+    sentence: str
+
+
+Action = Ask | Claim | Close | Stop | Ack | Refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,14 +207,14 @@ def _why_not_ours(mine: Mine, seen: CommandSeen, situation: Situation) -> str:
 # -- messages ------------------------------------------------------------------------------------------------------
 
 
-def _acks(situation: Situation) -> Iterator[Ack]:
+def _acks(situation: Situation) -> Iterator[Ack | Refuse]:
     for command_id in sorted(situation.delivered - situation.plays.keys()):
         seen = situation.commands.get(command_id)
         if seen is None:
             if keys.command(command_id) in situation.asked:
-                yield Ack(command_id, f"The message of {command_id} is dropped: there is no such command.", is_odd=True)
+                yield Refuse(command_id, f"A message of {command_id} is refused: there is no such command.")
         elif isinstance(seen, Unreadable):
-            yield Ack(command_id, f"The message of {command_id} is dropped: its record cannot be read.", is_odd=True)
+            yield Refuse(command_id, f"A message of {command_id} is refused: its record cannot be read.")
         elif seen.value.is_final:
             yield Ack(command_id, f"Command {command_id} is {seen.value.state.value}.")
 

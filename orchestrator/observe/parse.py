@@ -19,6 +19,7 @@ from orchestrator.domain.records import (
     Assignment,
     Command,
     Endpoints,
+    HistoryEntry,
     LockValue,
     Maintenance,
     Members,
@@ -85,6 +86,7 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
         ended_starts=starts,
         commands=_commands_of_interest(by_key, {kept.value.id for kept in requests}, unreadable),
         paused=_paused(by_key, unreadable),
+        refused=_refused(by_key, unreadable),
         unreadable=tuple(unreadable),
         strange_triggers=_strange_triggers(by_key, policy),
     )
@@ -135,6 +137,8 @@ def _misplaced(key: str, record: Record) -> str | None:
         named, in_key = record.id, key.removeprefix(keys.REQUESTS)
     elif isinstance(record, Command):
         named, in_key = record.id, key.removeprefix(keys.COMMANDS)
+    elif isinstance(record, HistoryEntry):
+        named, in_key = record.id, key.removeprefix(keys.REFUSED)
     if named is None or named == in_key:
         return None
     return f"it is of {named[:80]!r}, its key of {in_key[:80]!r}"
@@ -284,6 +288,17 @@ def _commands_of_interest(
         elif kept is not None and (not kept.value.is_final or kept.value.request_id in open_requests):
             found.append(kept)
     return tuple(sorted(found, key=lambda kept: (kept.value.created, kept.value.id)))
+
+
+def _refused(by_key: Mapping[str, KvPair], unreadable: list[Unreadable]) -> tuple[Kept[HistoryEntry], ...]:
+    found: list[Kept[HistoryEntry]] = []
+    for pair in _under(by_key, keys.REFUSED):
+        kept = _read(pair, HistoryEntry)
+        if isinstance(kept, Unreadable):
+            unreadable.append(kept)
+        elif kept is not None:
+            found.append(kept)
+    return tuple(sorted(found, key=lambda kept: kept.value.id))
 
 
 def _strange_triggers(by_key: Mapping[str, KvPair], policy: Policy) -> tuple[tuple[str, int], ...]:

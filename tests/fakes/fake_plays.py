@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from orchestrator.dispatch.consumer import Delivery
+from orchestrator.domain.wire import Senders
 from orchestrator.execute.play import Ended, Order, PlayEnded, PlayEvent, TaskStarted
 
 
@@ -36,6 +37,10 @@ class FakePlays:
         """The play has ended by itself."""
         order = self.running.pop(command_id)
         self.post(PlayEnded(command_id, order.attempt, Ended.EXITED, rc, tail))
+
+
+CONTROLLER, OPERATOR = "orch_controller", "orch_operator"
+SENDERS = Senders(CONTROLLER, (OPERATOR,))
 
 
 class FakeMailbox:

@@ -41,7 +41,16 @@ OLD: dict[str, Any] = {
 SETTINGS: dict[str, Any] = {
     "vm": "backend-server",
     "consul": {"host": "127.0.0.1", "port": 8500, "token_dir": "/etc/orch/consul"},
-    "amqp": {"hosts": ["10.0.0.21"], "port": 5672, "vhost": "orch", "user": "orch", "password_file": "/etc/p"},
+    "amqp": {
+        **{
+            "hosts": ["10.0.0.21"],
+            "port": 5671,
+            "ca_file": "/etc/ca",
+            "vhost": "orch",
+            "requesters": ["by_hand"],
+        },
+        "controller": {"user": "orch_controller", "password_file": "/etc/p"},
+    },
     "state_dir": "/var/lib/orch",
     "health_ports": {"controller": 9701, "worker": 9702, "guard": 9703},
     "database": {"socket": "/run/mysqld/mysqld.sock", "user": "root", "port": 3306},

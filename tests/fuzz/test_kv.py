@@ -24,7 +24,7 @@ from orchestrator.store.port import KvPair
 from orchestrator.store.records import transaction_of
 from orchestrator.worker_steps import ALIVE_CHECK, Seen, Worker
 from tests.fakes.fake_consul import PASSING, FakeConsul
-from tests.fakes.fake_plays import FakeMailbox, FakePlays
+from tests.fakes.fake_plays import SENDERS, FakeMailbox, FakePlays
 from tests.fuzz.fleet import (
     DOCUMENT,
     NOW,
@@ -146,7 +146,7 @@ def test_a_worker_goes_on_with_the_other_commands(data: st.DataObject) -> None:
     for pair in pairs_with(key, data.draw(values(document_of(KINDS[key])))):
         port.kv_put(pair.key, pair.value)
     plays, mailbox = FakePlays(), FakeMailbox()
-    worker = Worker(port, plays, mailbox, WORKER, lambda: NOW + consul.now)
+    worker = Worker(port, plays, mailbox, WORKER, SENDERS, lambda: NOW + consul.now)
     for _ in range(3):
         worker.cycle(Seen(consul.peek_list(keys.ROOT), (), True), consul.now)
         consul.now += 1

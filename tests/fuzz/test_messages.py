@@ -17,7 +17,7 @@ from orchestrator.domain.wire import message_of, parse_message
 from orchestrator.observe.parse import parse_view
 from orchestrator.worker_steps import ALIVE_CHECK, Seen, Worker
 from tests.fakes.fake_consul import PASSING, FakeConsul
-from tests.fakes.fake_plays import FakeMailbox, FakePlays
+from tests.fakes.fake_plays import CONTROLLER, OPERATOR, SENDERS, FakeMailbox, FakePlays
 from tests.fuzz.fleet import NOW, PENDING, POLICY, RECORDS, checks_without, pairs_with
 from tests.fuzz.strange import bounded, expect_sentence, values
 
@@ -40,7 +40,7 @@ class Place:
         self.consul = FakeConsul([WORKER])
         self.consul.set_check(WORKER, ALIVE_CHECK, PASSING)
         self.mailbox = FakeMailbox()
-        self.worker = Worker(self.consul.port(WORKER), FakePlays(), self.mailbox, WORKER, lambda: NOW)
+        self.worker = Worker(self.consul.port(WORKER), FakePlays(), self.mailbox, WORKER, SENDERS, lambda: NOW)
 
     def take(self, delivery: Delivery) -> None:
         """Deliver the message, and let the worker come round."""
@@ -49,10 +49,14 @@ class Place:
 
 
 @bounded(80)
-@given(body=values(OF_A_COMMAND) | values(BY_HAND), redelivered=st.booleans())
-def test_a_message_is_kept_or_dead_lettered_and_never_lost(body: bytes, redelivered: bool) -> None:
+@given(
+    body=values(OF_A_COMMAND) | values(BY_HAND),
+    redelivered=st.booleans(),
+    sender=st.sampled_from((CONTROLLER, OPERATOR, "orch_worker", "")),
+)
+def test_a_message_is_kept_or_dead_lettered_and_never_lost(body: bytes, redelivered: bool, sender: str) -> None:
     place = Place()
-    delivery = Delivery(1, 7, body, redelivered)
+    delivery = Delivery(1, 7, body, redelivered, sender)
     place.take(delivery)
     try:
         message = parse_message(body)
@@ -61,11 +65,14 @@ def test_a_message_is_kept_or_dead_lettered_and_never_lost(body: bytes, redelive
         assert place.mailbox.rejected == [delivery]
         assert place.consul.peek_list(keys.REQUESTS) == ()
         return
-    assert place.mailbox.rejected == []
-    # What names a command is transport: acknowledged when the record shows that there is nothing to do.
     asked = place.consul.peek_list(keys.REQUESTS)
-    assert len(asked) == (1 if message.id is None else 0)
-    assert place.mailbox.acked == [delivery]
+    if message.id is None and sender == OPERATOR:
+        assert len(asked) == 1
+        assert place.mailbox.acked == [delivery]
+    else:
+        # Nobody else may ask for anything, and KV is empty: there is no command of which a message could speak.
+        assert asked == ()
+        assert place.mailbox.rejected == [delivery]
 
 
 @bounded(60)
@@ -73,7 +80,7 @@ def test_a_message_is_kept_or_dead_lettered_and_never_lost(body: bytes, redelive
 def test_what_a_message_asks_for_is_answered(body: bytes) -> None:
     """The leader reads the request, and whatever it names that is not there is refused with a reason."""
     place = Place()
-    place.take(Delivery(1, 7, body))
+    place.take(Delivery(1, 7, body, sender=OPERATOR))
     for asked in place.consul.peek_list(keys.REQUESTS):
         request = Request.from_json(asked.value)
         assert asked.key == keys.request(request.id)

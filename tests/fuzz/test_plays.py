@@ -16,7 +16,7 @@ from orchestrator.domain.records import Command, CommandState
 from orchestrator.execute.play import Ended, Order, PlayEnded, PlayEvent, Running, TaskStarted
 from orchestrator.worker_steps import ALIVE_CHECK, Seen, Worker
 from tests.fakes.fake_consul import PASSING, FakeConsul
-from tests.fakes.fake_plays import FakeMailbox, FakePlays
+from tests.fakes.fake_plays import SENDERS, FakeMailbox, FakePlays
 from tests.fuzz.fleet import NOW, PENDING, RECORDS
 from tests.fuzz.strange import bounded, nearly
 
@@ -59,7 +59,7 @@ def test_the_command_gets_its_result_whatever_its_play_says(events: list[Any]) -
     consul.set_check(WORKER, ALIVE_CHECK, PASSING)
     for key in (keys.assignment("frontend"), keys.command(PENDING)):
         consul.port(WORKER).kv_put(key, RECORDS[key].to_json().encode())
-    worker = Worker(consul.port(WORKER), FakePlays(), FakeMailbox(), WORKER, lambda: NOW)
+    worker = Worker(consul.port(WORKER), FakePlays(), FakeMailbox(), WORKER, SENDERS, lambda: NOW)
 
     def cycle() -> Command:
         worker.cycle(Seen(consul.peek_list(keys.ROOT), None, True), consul.now)

@@ -77,7 +77,8 @@ def rabbit_cluster() -> Iterator[tuple[RabbitBroker, ...]]:
         try:
             for name in "abc":
                 (Path(directory) / name).mkdir()
-                brokers.append(RabbitBroker(Path(directory) / name, beside=brokers[0] if brokers else None))
+                beside = brokers[0] if brokers else None
+                brokers.append(RabbitBroker(Path(directory) / name, beside, has_queues=False))
                 brokers[-1].begin()
             for broker in brokers:
                 broker.wait_ready()
@@ -104,7 +105,7 @@ def datadirs() -> Iterator[Datadirs]:
 def rabbit_spare(rabbit_cluster: tuple[RabbitBroker, ...]) -> Iterator[RabbitBroker]:
     """A fourth running broker beside the cluster's."""
     with tempfile.TemporaryDirectory(prefix="orch-rabbitmq-", dir="/tmp") as directory:
-        spare = RabbitBroker(Path(directory), beside=rabbit_cluster[0])
+        spare = RabbitBroker(Path(directory), rabbit_cluster[0], has_queues=False)
         try:
             spare.start()
             yield spare

@@ -20,12 +20,16 @@ import pymysql
 
 from orchestrator.settings import DatabaseSettings
 from tests.integration.small_disk import SmallDisk
+from tests.rendering import TEMPLATES, render
+from tests.tls import make_tls
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 _SERVER_USER = "mysql"
 APP_USER, APP_PASSWORD = "orch_app", "app-secret"
 REPLICATION_USER, REPLICATION_PASSWORD = "orch_replication", "replication-secret"
+GUARD_USER, GUARD_PASSWORD = "orch_guard", "guard-secret"
+BACKUP_USER, BACKUP_PASSWORD = "orch_backup", "backup-secret"
 
 _CONFIGURATION = """\
 [mariadbd]
@@ -37,6 +41,11 @@ tmpdir = {here}
 port = {port}
 bind_address = {host}
 skip_name_resolve = ON
+ssl_ca = {tls.ca}
+ssl_cert = {tls.certificate}
+ssl_key = {tls.key}
+tls_version = TLSv1.2,TLSv1.3
+require_secure_transport = ON
 server_id = {server_id}
 read_only = 1
 log_bin = binlog
@@ -58,6 +67,10 @@ innodb_buffer_pool_size = 16M
 innodb_log_file_size = 8M
 performance_schema = OFF
 {extra}
+
+[mariadb-backup]
+user = {backup_user}
+password = {backup_password}
 """
 
 
@@ -74,6 +87,8 @@ class Datadirs:
             raise NoMariaDb("these tests need MariaDB: install the Debian package mariadb-server")
         self.root = Path(tempfile.mkdtemp(prefix="orch-db-", dir="/tmp"))
         self.root.chmod(0o755)
+        self.tls = make_tls(self.root)
+        _give_to_server(self.tls.key)
         self._empty = self.root / "empty"
         subprocess.run(
             [
@@ -115,21 +130,31 @@ class MariaDb:
         self.address = f"127.0.0.{server_id}"
         self._process: subprocess.Popen[bytes] | None = None
         self._disk: SmallDisk | None = None
-        password_file = self.here / "replication_password"
+        password_file, guard_password_file = self.here / "replication_password", self.here / "guard_password"
         password_file.write_text(REPLICATION_PASSWORD + "\n")
+        guard_password_file.write_text(GUARD_PASSWORD + "\n")
+        self.tls = datadirs.tls
+        self.accounts = self.here / "accounts.sql"
+        self.accounts.write_text(OWN_ACCOUNTS)
+        self._has_accounts = False
         (self.here / "my.cnf").write_text(
             _CONFIGURATION.format(
                 here=self.here,
                 host=self.address,
                 port=self.port,
                 server_id=server_id,
+                tls=self.tls,
+                backup_user=BACKUP_USER,
+                backup_password=BACKUP_PASSWORD,
                 extra="\n".join(f"{name} = {value}" for name, value in options.items()),
             )
         )
         self.settings = DatabaseSettings(
             socket=self.here / "s",
             datadir=self.here / "data",
-            user=_me(),
+            user=GUARD_USER,
+            password_file=guard_password_file,
+            ca_file=self.tls.ca,
             port=self.port,
             replication_user=REPLICATION_USER,
             replication_password_file=password_file,
@@ -159,10 +184,23 @@ class MariaDb:
             except pymysql.Error:
                 time.sleep(0.05)
             else:
+                self._make_accounts()
                 return
         tail = self.log()[-3000:]
         self.kill()
         raise RuntimeError(f"MariaDB did not become ready; the end of its log:\n{tail}")
+
+    def _make_accounts(self) -> None:
+        """Make the accounts that are each server's own, as the deployment does, at the first start."""
+        if not self._has_accounts:
+            self.own(self.accounts.read_text())
+            self._has_accounts = True
+
+    def own(self, statements: str) -> None:
+        """Carry out statements that are in no binlog."""
+        with self.admin() as connection, connection.cursor() as cursor:
+            for statement in ("SET SESSION sql_log_bin = 0", *filter(str.strip, statements.split(";\n"))):
+                cursor.execute(statement)
 
     def stop(self) -> None:
         """Shut it down in order."""
@@ -199,7 +237,7 @@ class MariaDb:
         self._process.send_signal(signal.SIGCONT)
 
     def admin(self) -> pymysql.Connection[Any]:
-        """Connect over the socket, as the guard does."""
+        """Connect over the socket, as root."""
         return pymysql.connect(unix_socket=str(self.here / "s"), user=_me(), autocommit=True, read_timeout=30)
 
     def ask(self, statement: str, *values: Any) -> list[dict[str, Any]]:
@@ -208,17 +246,19 @@ class MariaDb:
             cursor.execute(statement, values or None)
             return list(cursor.fetchall())
 
-    def client(self) -> pymysql.Connection[Any]:
-        """Connect as the application does."""
-        return pymysql.connect(
-            host=self.address,
-            port=self.port,
-            user=APP_USER,
-            password=APP_PASSWORD,
-            database="listings",
-            autocommit=True,
-            read_timeout=30,
-        )
+    def client(self, **other: Any) -> pymysql.Connection[Any]:
+        """Connect as the application does, unless it is to be otherwise."""
+        as_application = {
+            "host": self.address,
+            "port": self.port,
+            "user": APP_USER,
+            "password": APP_PASSWORD,
+            "database": "listings",
+            "ssl_ca": str(self.tls.ca),
+            "ssl_verify_cert": True,
+            "ssl_verify_identity": True,
+        }
+        return pymysql.connect(autocommit=True, read_timeout=30, **{**as_application, **other})
 
     def relay_logs(self) -> list[Path]:
         """Return the files of the relay log, oldest first."""
@@ -232,12 +272,18 @@ class MariaDb:
             return ""
 
 
+_PASSWORDS = {
+    "app_database_password": APP_PASSWORD,
+    "orch_replication_password": REPLICATION_PASSWORD,
+    "database_guard_password": GUARD_PASSWORD,
+    "database_backup_password": BACKUP_PASSWORD,
+}
+# What each server has by itself, and what is replicated: as it is deployed.
+OWN_ACCOUNTS = render(TEMPLATES / "database-accounts.sql.j2", "database-server", **_PASSWORDS)
+FOUNDING = render(TEMPLATES / "database-founding.sql.j2", "database-server", **_PASSWORDS)
+# Without orch's own schema, which a guard makes where it is not there.
 ACCOUNTS_AND_SCHEMA = (
-    f"CREATE USER {REPLICATION_USER}@'%' IDENTIFIED BY '{REPLICATION_PASSWORD}'",
-    f"GRANT REPLICATION SLAVE, SLAVE MONITOR ON *.* TO {REPLICATION_USER}@'%'",
-    "CREATE DATABASE listings",
-    f"CREATE USER {APP_USER}@'%' IDENTIFIED BY '{APP_PASSWORD}'",
-    f"GRANT ALL ON listings.* TO {APP_USER}@'%'",
+    *FOUNDING.partition("CREATE DATABASE IF NOT EXISTS orch ")[0].rstrip("\n;").split(";\n"),
     "CREATE TABLE listings.t (id INT PRIMARY KEY, v VARCHAR(40)) ENGINE=InnoDB",
 )
 

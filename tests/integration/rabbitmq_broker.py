@@ -1,4 +1,7 @@
-"""A real RabbitMQ broker for tests: one node on loopback, ports, user, cookie and data of its own.
+"""A real RabbitMQ broker for tests: one node on loopback, ports, cookie and data of its own.
+
+It has the fleet's definitions (accounts, permissions, queues) and TLS as they are deployed, rendered from the
+templates, and one user more for the test's own looks, who may do anything.
 
 Needs the Debian package rabbitmq-server; as root the broker runs as the package's user, as its scripts want.
 """
@@ -8,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import pwd
+import re
 import secrets
 import shutil
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -17,14 +22,18 @@ from typing import Any
 
 import pika
 
-from orchestrator.settings import AmqpSettings
+from orchestrator.domain.wire import QUEUE
+from orchestrator.settings import AmqpAccount, AmqpSettings
 from tests.integration.ports import free_port
+from tests.rendering import TEMPLATES, as_json, render
+from tests.tls import make_tls
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 180.0
 STOP_TIMEOUT_S = 60.0
 _LIBRARY = Path("/usr/lib/rabbitmq/bin")
 _USER = "rabbitmq"
 VHOST = "orch"
+CONTROLLER, WORKER, OPERATOR, APP = "orch_controller", "orch_worker", "orch_operator", "orch_app"
 
 
 class NoRabbit(Exception):
@@ -34,10 +43,11 @@ class NoRabbit(Exception):
 class RabbitBroker:
     """One broker. `stop()` ends it and keeps its data, so that `start()` goes on with the same queues.
 
-    `beside`: a broker that this one could form a cluster with; it lives longer (its epmd is used).
+    `beside`: a broker that this one could form a cluster with; it lives longer (its epmd is used). Without `has_queues`
+    it has the accounts, and no queue.
     """
 
-    def __init__(self, directory: Path, beside: RabbitBroker | None = None) -> None:
+    def __init__(self, directory: Path, beside: RabbitBroker | None = None, *, has_queues: bool = True) -> None:
         if not (_LIBRARY / "rabbitmq-server").exists() or shutil.which("epmd") is None:
             raise NoRabbit("these tests need RabbitMQ: install the Debian package rabbitmq-server")
         self._directory = directory
@@ -45,11 +55,14 @@ class RabbitBroker:
         self.port, self._dist_port = free_port(), free_port()
         self._epmd_port: int = beside._epmd_port if beside else free_port()
         self._cookie: str = beside._cookie if beside else secrets.token_hex(20)
-        self.user, self.password = "orch-test", beside.password if beside else secrets.token_hex(16)
+        self.user = "orch-test"
+        names = (self.user, CONTROLLER, WORKER, OPERATOR, APP)
+        self.passwords: dict[str, str] = beside.passwords if beside else {name: secrets.token_hex(16) for name in names}
         self.node = f"orch-test-{secrets.token_hex(4)}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
-        self._write_files()
+        self.tls = make_tls(directory)
+        self._write_files(has_queues)
 
     @property
     def settings(self) -> AmqpSettings:
@@ -57,10 +70,16 @@ class RabbitBroker:
         return AmqpSettings(
             hosts=("127.0.0.1",),
             port=self.port,
+            ca_file=self.tls.ca,
             vhost=VHOST,
-            user=self.user,
-            password_file=self._directory / "amqp_password",
+            controller=AmqpAccount(user=CONTROLLER, password_file=self.password_file(CONTROLLER)),
+            worker=AmqpAccount(user=WORKER, password_file=self.password_file(WORKER)),
+            requesters=(OPERATOR,),
         )
+
+    def password_file(self, user: str) -> Path:
+        """Return the file with the user's password."""
+        return self._directory / f"{user}.password"
 
     def start(self) -> None:
         """Start the broker and return when it accepts connections."""
@@ -115,18 +134,46 @@ class RabbitBroker:
             end_group(self._epmd)
             self._epmd = None
 
-    def connect(self) -> pika.BlockingConnection:
-        """Return a connection for the test's own looks."""
+    def connect(self, user: str = "", vhost: str = VHOST) -> pika.BlockingConnection:
+        """Return a connection for the test's own looks, or one of a user's."""
+        user = user or self.user
         return pika.BlockingConnection(
             pika.ConnectionParameters(
                 "127.0.0.1",
                 self.port,
-                VHOST,
-                pika.PlainCredentials(self.user, self.password),
+                vhost,
+                pika.PlainCredentials(user, self.passwords[user]),
+                ssl_options=pika.SSLOptions(ssl.create_default_context(cafile=str(self.tls.ca)), "127.0.0.1"),
                 socket_timeout=2,
                 blocked_connection_timeout=5,
             )
         )
+
+    def publish(self, body: bytes, user: str = OPERATOR, **properties: Any) -> None:
+        """Publish one message on the queue of commands, by default as whoever publishes by hand."""
+        with self.connect(user) as connection:
+            channel = connection.channel()
+            channel.confirm_delivery()
+            kept = pika.BasicProperties(**{"delivery_mode": 2, "user_id": user, **properties})
+            channel.basic_publish("", QUEUE, body, kept, mandatory=True)
+
+    def depth(self, name: str, vhost: str = VHOST) -> int:
+        """Return how many messages wait in a queue."""
+        with self.connect(vhost=vhost) as connection:
+            count: int = connection.channel().queue_declare(name, passive=True).method.message_count
+            return count
+
+    def delete_queues(self) -> None:
+        """Delete the queues of commands, as only an administrator may."""
+        with self.connect() as connection:
+            for queue in self._queues:
+                connection.channel().queue_delete(queue["name"])
+
+    def make_queues(self) -> None:
+        """Make the queues of commands where they are not there, as an import of the definitions does."""
+        with self.connect() as connection:
+            for queue in self._queues:
+                connection.channel().queue_declare(queue["name"], durable=True, arguments=queue["arguments"])
 
     @property
     def environment(self) -> dict[str, str]:
@@ -154,8 +201,6 @@ class RabbitBroker:
             "LC_ALL": "C.UTF-8",
             "HOME": here,
             "RABBITMQ_NODENAME": self.node,
-            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(self._dist_port),
             "RABBITMQ_MNESIA_BASE": here,
             "RABBITMQ_LOG_BASE": here,
@@ -170,23 +215,39 @@ class RabbitBroker:
             "ERL_CRASH_DUMP_BYTES": "0",
         }
 
-    def _write_files(self) -> None:
-        """Write configuration, cookie, and the user and vhost that the broker imports when it starts."""
-        definitions: dict[str, Any] = {
-            "users": [{"name": self.user, "password": self.password, "tags": ""}],
-            "vhosts": [{"name": VHOST}],
-            "permissions": [{"user": self.user, "vhost": VHOST, "configure": ".*", "write": ".*", "read": ".*"}],
+    def _write_files(self, has_queues: bool) -> None:
+        """Write configuration, cookie, and the definitions that the broker imports when it starts."""
+        given = {
+            "ansible_host": "127.0.0.1",
+            "orch_amqp_port": self.port,
+            "orch_tls_ca": str(self.tls.ca),
+            "orch_tls_certificate": str(self.tls.certificate),
+            "orch_tls_key": str(self.tls.key),
+            "orch_amqp_controller_password": self.passwords[CONTROLLER],
+            "orch_amqp_worker_password": self.passwords[WORKER],
+            "orch_amqp_operator_password": self.passwords[OPERATOR],
+            "app_amqp_password": self.passwords[APP],
         }
+        definitions = as_json(render(TEMPLATES / "rabbitmq-definitions.json.j2", "messaging-server", **given))
+        self._queues = definitions["queues"]
+        if not has_queues:
+            definitions["queues"] = []
+        definitions["users"].append({"name": self.user, "password": self.passwords[self.user], "tags": []})
+        for vhost in definitions["vhosts"]:
+            may_all = {"configure": ".*", "write": ".*", "read": ".*"}
+            definitions["permissions"].append({"user": self.user, "vhost": vhost["name"], **may_all})
+        settings = render(TEMPLATES / "rabbitmq.conf.j2", "messaging-server", **given)
+        of_clients = "".join(re.findall(r"^(?:listeners|ssl_options|max_message_size).*\n", settings, re.MULTILINE))
         files = {
-            "rabbitmq.conf": f"load_definitions = {self._directory}/definitions.json\n"
-            "loopback_users = none\nlog.console = false\nlog.file.level = warning\n"
+            "rabbitmq.conf": of_clients + f"load_definitions = {self._directory}/definitions.json\n"
+            "log.console = false\nlog.file.level = warning\n"
             # Seconds of waiting that only a cluster of several nodes needs.
             "raft.wal_max_size_bytes = 1048576\n",
             "definitions.json": json.dumps(definitions),
             "enabled_plugins": "[].",
             ".erlang.cookie": self._cookie,
-            "amqp_password": self.password + "\n",
             "server.log": "",
+            **{self.password_file(user).name: password + "\n" for user, password in self.passwords.items()},
         }
         for name, text in files.items():
             path = self._directory / name

@@ -206,7 +206,10 @@ def test_a_daemon_starts_from_its_settings_and_ends_well_on_sigterm(
     document = {
         "vm": own_consul_agent.node,
         "consul": {"port": own_consul_agent.http_port},
-        "amqp": {"hosts": ["127.0.0.1"], "port": 1, "password_file": str(tmp_path / "password")},
+        "amqp": {
+            **{"hosts": ["127.0.0.1"], "port": 1},
+            "controller": {"user": "orch_controller", "password_file": str(tmp_path / "password")},
+        },
         "state_dir": str(tmp_path),
         "health_ports": {"controller": 0, "worker": 0, "guard": 0},
     }

@@ -290,6 +290,7 @@ def test_a_controller_leads_and_writes_what_the_leader_writes(fleet: Fleet) -> N
     fence = CheckSession(keys.LEADER, election.session)
     assert port.txn((fence, *(CasPut(key, b"{}", 0) for key in written))) is TxnOutcome.WON
     port.kv_delete(keys.rotate("backend"))
+    port.kv_delete(keys.refused("1"))
     election.resign()
     fleet.port_of(f"agent-{VM}").agent_register(service("orch-controller"))
     port.agent_register(with_role(service("orch-controller"), "leader"))
@@ -297,6 +298,7 @@ def test_a_controller_leads_and_writes_what_the_leader_writes(fleet: Fleet) -> N
 
 def test_a_worker_claims_a_command(fleet: Fleet) -> None:
     port = fleet.port_of(f"worker-{VM}")
+    port.kv_put(keys.refused("1"), b"{}")
     session = own_session(port, f"orch-worker@{VM}", ())
     assert port.txn((LockPut(keys.command("3"), b"{}", session),)) is TxnOutcome.WON
     port.kv_put(keys.request("3"), b"{}")

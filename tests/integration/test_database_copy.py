@@ -35,6 +35,7 @@ from tests.integration.mariadb_server import (
 )
 from tests.integration.ports import free_port
 from tests.integration.waiting import WAIT_S, wait_for
+from tests.tls import make_tls
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 SCRIPT = CHECKOUT / "templates" / "database-copy"
@@ -58,7 +59,8 @@ def pair(datadirs: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
 def words_for(server: MariaDb) -> list[str]:
     here = server.here
     return [
-        f"--datadir={here}/data", f"--socket={here}/s", f"--defaults-file={here}/my.cnf", f"--errant-dir={here}/errant"
+        f"--datadir={here}/data", f"--socket={here}/s", f"--defaults-file={here}/my.cnf", f"--errant-dir={here}/errant",
+        f"--accounts={server.accounts}",
     ]  # fmt: skip
 
 
@@ -84,9 +86,11 @@ def follow(server: MariaDb, source: MariaDb) -> None:
     server.ask("SET GLOBAL gtid_slave_pos = @@gtid_current_pos")
     server.ask(
         "CHANGE MASTER TO MASTER_HOST=%s, MASTER_PORT=%s, MASTER_USER='orch_replication', "
-        "MASTER_PASSWORD='replication-secret', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1",
+        "MASTER_PASSWORD='replication-secret', MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_SSL=1, "
+        "MASTER_SSL_CA=%s, MASTER_SSL_VERIFY_SERVER_CERT=1",
         source.address,
         source.port,
+        str(source.tls.ca),
     )
     server.ask("START SLAVE")
 
@@ -165,6 +169,7 @@ def test_the_rendered_statements_make_the_accounts_and_only_the_application_s_sc
 
 
 def test_mariadb_knows_every_setting_of_the_rendered_configuration_and_has_what_it_says(tmp_path: Path) -> None:
+    tls = make_tls(tmp_path)
     text = rendered(
         "my.cnf.j2",
         inventory_hostname="backend-server",
@@ -173,6 +178,9 @@ def test_mariadb_knows_every_setting_of_the_rendered_configuration_and_has_what_
         orch_services={"database": {"port": 3306}},
         database_datadir="/var/lib/mysql",
         database_binlog_keep_days=10,
+        orch_tls_ca=tls.ca,
+        orch_tls_certificate=tls.certificate,
+        orch_tls_key=tls.key,
     )
     (tmp_path / "my.cnf").write_text(text)
     done = subprocess.run(
@@ -186,6 +194,7 @@ def test_mariadb_knows_every_setting_of_the_rendered_configuration_and_has_what_
     effective = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) == 2)
     assert effective["server-id"] == "2"
     assert effective["read-only"] == "TRUE"
+    assert effective["require-secure-transport"] == "TRUE"
     assert effective["rpl-semi-sync-master-timeout"] == str(SEMI_SYNC_TIMEOUT_MS)
     assert int(effective["slave-net-timeout"]) > HEARTBEAT_S, "a source that is alive is not taken for gone"
     assert effective["rpl-semi-sync-master-wait-point"] == "AFTER_SYNC"

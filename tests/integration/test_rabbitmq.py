@@ -8,19 +8,20 @@ import socket
 import time
 from collections.abc import Iterator
 
-import pika
 import pytest
 
 from orchestrator.dispatch import publisher as publishing
 from orchestrator.dispatch.consumer import Consumer, Delivery
 from orchestrator.dispatch.publisher import Confirmed, Publisher
-from orchestrator.dispatch.topology import DELIVERY_LIMIT, QUEUE_ARGUMENTS
 from orchestrator.domain.records import Command, MoveKind, Play
 from orchestrator.domain.wire import DEAD_LETTER_QUEUE, QUEUE
 from orchestrator.settings import AmqpSettings
 from tests.integration.ports import free_port
 from tests.integration.rabbitmq_broker import RabbitBroker
 from tests.integration.waiting import WAIT_S, wait_for
+
+# x-delivery-limit in templates/rabbitmq-definitions.json.j2.
+DELIVERY_LIMIT = 10
 
 
 def a_command(name: str) -> Command:
@@ -68,29 +69,11 @@ class Fleet:
             link.stop()
 
 
-def delete_queues(broker: RabbitBroker) -> None:
-    """Leave no message of an earlier test, those that it had in hand included; there may be no queues."""
-    with broker.connect() as connection:
-        for name in (QUEUE, DEAD_LETTER_QUEUE):
-            connection.channel().queue_delete(name)
-
-
-def depth(broker: RabbitBroker, name: str) -> int:
-    with broker.connect() as connection:
-        count: int = connection.channel().queue_declare(name, passive=True).method.message_count
-        return count
-
-
-def publish_raw(broker: RabbitBroker, body: bytes) -> None:
-    with broker.connect() as connection:
-        channel = connection.channel()
-        channel.confirm_delivery()
-        channel.basic_publish("", QUEUE, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
-
-
 @pytest.fixture
 def fleet(rabbit_broker: RabbitBroker) -> Iterator[Fleet]:
-    delete_queues(rabbit_broker)
+    # No message of an earlier test, those that it had in hand included.
+    rabbit_broker.delete_queues()
+    rabbit_broker.make_queues()
     fleet = Fleet(rabbit_broker.settings)
     yield fleet
     fleet.close()
@@ -105,15 +88,6 @@ def test_a_published_command_is_confirmed_and_reaches_the_consumer(fleet: Fleet)
     assert fleet.confirmed.get(timeout=WAIT_S).command_id == command.id
     assert publisher.waiting == 0
     consumer.ack(delivery)
-
-
-def test_the_queues_are_durable_quorum_queues_with_a_delivery_limit(fleet: Fleet, rabbit_broker: RabbitBroker) -> None:
-    publisher = fleet.publisher()
-    wait_for(lambda: publisher.is_up, "the publisher is up")
-    with rabbit_broker.connect() as connection:
-        connection.channel().queue_declare(QUEUE, durable=True, arguments=QUEUE_ARGUMENTS)
-        with pytest.raises(pika.exceptions.ChannelClosedByBroker, match="inequivalent arg"):
-            connection.channel().queue_declare(QUEUE, durable=True)
 
 
 def test_publishing_does_not_wait_for_a_broker_and_does_not_fail_without_one(fleet: Fleet) -> None:
@@ -159,33 +133,34 @@ def test_a_message_in_hand_comes_again_after_the_connection_was_lost_and_its_old
 def test_a_rejected_message_goes_to_the_dead_letter_queue(fleet: Fleet, rabbit_broker: RabbitBroker) -> None:
     consumer = fleet.consumer()
     wait_for(lambda: consumer.is_up, "the consumer is up")
-    publish_raw(rabbit_broker, b"what is this?")
+    rabbit_broker.publish(b"what is this?")
     consumer.reject(fleet.message())
-    wait_for(lambda: depth(rabbit_broker, DEAD_LETTER_QUEUE) == 1, "the message is in the dead-letter queue")
+    wait_for(lambda: rabbit_broker.depth(DEAD_LETTER_QUEUE) == 1, "the message is in the dead-letter queue")
 
 
 def test_a_message_that_is_never_acknowledged_ends_in_the_dead_letter_queue(
     fleet: Fleet, rabbit_broker: RabbitBroker
 ) -> None:
-    publisher = fleet.publisher()
-    wait_for(lambda: publisher.is_up, "the queues are declared")
-    publish_raw(rabbit_broker, b"poison")
+    rabbit_broker.publish(b"poison")
+    deliveries = 0
     with rabbit_broker.connect() as connection:
         channel = connection.channel()
-        for _ in range(DELIVERY_LIMIT + 1):
-            method = wait_for(lambda: channel.basic_get(QUEUE)[0], "the message comes again")
-            channel.basic_nack(method.delivery_tag, requeue=True)
-    wait_for(lambda: depth(rabbit_broker, DEAD_LETTER_QUEUE) == 1, "the message is in the dead-letter queue")
+        while rabbit_broker.depth(DEAD_LETTER_QUEUE) == 0:
+            if method := channel.basic_get(QUEUE)[0]:
+                deliveries += 1
+                channel.basic_nack(method.delivery_tag, requeue=True)
+    assert deliveries == 1 + DELIVERY_LIMIT
 
 
-def test_a_queue_that_was_deleted_is_declared_anew_and_the_message_is_not_lost(
+def test_a_message_that_finds_no_queue_waits_until_there_is_one_again(
     fleet: Fleet, rabbit_broker: RabbitBroker
 ) -> None:
     publisher = fleet.publisher()
     wait_for(lambda: publisher.is_up, "the publisher is up")
-    with rabbit_broker.connect() as connection:
-        connection.channel().queue_delete(QUEUE)
+    rabbit_broker.delete_queues()
     publisher.publish(a_command("one"))
+    wait_for(lambda: not publisher.is_up, "the publisher has left the broker without a queue")
+    rabbit_broker.make_queues()
     assert fleet.confirmed.get(timeout=WAIT_S).command_id == a_command("one").id
     fleet.consumer()
     assert json.loads(fleet.message().body)["id"] == a_command("one").id
@@ -194,10 +169,10 @@ def test_a_queue_that_was_deleted_is_declared_anew_and_the_message_is_not_lost(
 def test_a_consumer_whose_queue_was_deleted_consumes_again(fleet: Fleet, rabbit_broker: RabbitBroker) -> None:
     consumer = fleet.consumer()
     wait_for(lambda: consumer.is_up, "the consumer is up")
-    with rabbit_broker.connect() as connection:
-        connection.channel().queue_delete(QUEUE)
-    wait_for(lambda: fleet.lost == [1] and consumer.is_up, "the consumer is back")
-    publish_raw(rabbit_broker, b"hello")
+    rabbit_broker.delete_queues()
+    wait_for(lambda: fleet.lost, "the consumer has lost its queue")
+    rabbit_broker.make_queues()
+    rabbit_broker.publish(b"hello")
     assert fleet.message().body == b"hello"
 
 

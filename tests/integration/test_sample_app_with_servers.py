@@ -28,7 +28,7 @@ from tests.integration.mariadb_server import (
     MariaDb,
 )
 from tests.integration.ports import free_port
-from tests.integration.rabbitmq_broker import VHOST, RabbitBroker
+from tests.integration.rabbitmq_broker import APP, RabbitBroker
 from tests.integration.waiting import WAIT_S, wait_for
 
 LISTING = {"title": "House by the water", "city": "Sneek", "price": 350000.5, "rooms": 4}
@@ -163,6 +163,8 @@ def database(server: Database) -> Iterator[Database]:
 def environment(database: Database, rabbit_broker: RabbitBroker, modules: Path, tmp_path: Path) -> dict[str, str]:
     password_file = tmp_path / "database_password"
     password_file.write_text(APP_PASSWORD + "\n")
+    authorities = tmp_path / "ca.pem"
+    authorities.write_text(database.tls.ca.read_text() + rabbit_broker.tls.ca.read_text())
     return {
         "NODE_PATH": str(modules),
         "APP_DATABASE_HOST": "127.0.0.1",
@@ -171,9 +173,8 @@ def environment(database: Database, rabbit_broker: RabbitBroker, modules: Path, 
         "APP_DATABASE_PASSWORD_FILE": str(password_file),
         "APP_AMQP_HOST": "127.0.0.1",
         "APP_AMQP_PORT": str(rabbit_broker.port),
-        "APP_AMQP_VHOST": VHOST,
-        "APP_AMQP_USER": rabbit_broker.user,
-        "APP_AMQP_PASSWORD_FILE": str(rabbit_broker.settings.password_file),
+        "APP_AMQP_PASSWORD_FILE": str(rabbit_broker.password_file(APP)),
+        "APP_CA_FILE": str(authorities),
         # Longer than a server of the tests takes to start on a busy machine.
         "APP_DEADLINE_MS": "50000",
     }
@@ -385,20 +386,14 @@ def test_what_a_killed_application_had_committed_is_published_by_the_next_one(
 def test_a_message_that_comes_twice_or_is_no_listing_does_no_harm(app: App, rabbit_broker: RabbitBroker) -> None:
     made = app.post(a_title())
     wait_for(lambda: app.is_indexed(made.listing["id"]), "it is indexed")
-    with rabbit_broker.connect() as connection:
+    with rabbit_broker.connect(vhost="app") as connection:
         channel = connection.channel()
         content = json.dumps({"id": made.listing["id"], "key": made.headers["Idempotency-Key"]}).encode()
         for body in (content, b"no listing", b'{"id": "1"}', content):
             channel.basic_publish("", "listings", body)
     after = app.post(a_title())
     wait_for(lambda: app.is_indexed(after.listing["id"]), "what comes after it is indexed")
-    wait_for(lambda: depth(rabbit_broker) == 0, "nothing stays in the queue")
-
-
-def depth(broker: RabbitBroker) -> int:
-    with broker.connect() as connection:
-        count: int = connection.channel().queue_declare("listings", passive=True).method.message_count
-        return count
+    wait_for(lambda: rabbit_broker.depth("listings", "app") == 0, "nothing stays in the queue")
 
 
 def test_it_finishes_what_is_open_when_it_is_stopped(app: App, database: Database) -> None:
@@ -422,6 +417,44 @@ def test_a_database_without_a_broker_keeps_the_listings(environment: dict[str, s
         assert app.ask("GET", f"/listings/{made.listing['id']}").listing == made.listing
     finally:
         app.kill()
+
+
+@pytest.mark.parametrize("stranger", ["database", "broker"])
+def test_a_server_that_another_authority_has_signed_is_not_talked_to(
+    environment: dict[str, str], database: Database, rabbit_broker: RabbitBroker, tmp_path: Path, stranger: str
+) -> None:
+    known = rabbit_broker if stranger == "database" else database
+    (tmp_path / "ca.pem").write_text(known.tls.ca.read_text())
+    app = App(environment | {"APP_DEADLINE_MS": "2000"})
+    app.start()
+    try:
+        wait_for(
+            lambda: "self-signed certificate" in app.ask("GET", "/health").body["message"], "it says what is wrong"
+        )
+        assert app.post(a_title()).status == (503 if stranger == "database" else 202)
+    finally:
+        app.kill()
+
+
+@pytest.mark.parametrize("file_first", [True, False], ids=["file first", "server first"])
+def test_a_password_is_changed_without_a_restart_and_without_a_lost_request(
+    app: App, environment: dict[str, str], database: Database, file_first: bool
+) -> None:
+    assert app.post(a_title()).status == 201
+    file = Path(environment["APP_DATABASE_PASSWORD_FILE"])
+    steps = [
+        lambda: file.write_text("another-secret\n"),
+        lambda: database.ask(f"ALTER USER {APP_USER}@'%' IDENTIFIED BY 'another-secret'"),
+    ]
+    try:
+        for step in steps if file_first else reversed(steps):
+            step()
+            # What new connections need is between the two what the former password was good for.
+            if file_first or step is steps[0]:
+                database.ask(f"KILL USER {APP_USER}")
+            assert app.post(a_title()).status == 201
+    finally:
+        database.ask(f"ALTER USER {APP_USER}@'%' IDENTIFIED BY '{APP_PASSWORD}'")
 
 
 def test_a_wrong_setting_ends_it_with_one_sentence(environment: dict[str, str]) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import pika
 import pytest
 
 from orchestrator.dispatch.publisher import Publisher
@@ -201,17 +200,6 @@ class Fleet:
     def said(self) -> str:
         return "\n".join(worker.said()[-3000:] for worker in self.workers)
 
-    def depth(self, name: str) -> int:
-        with self.broker.connect() as connection:
-            count: int = connection.channel().queue_declare(name, passive=True).method.message_count
-            return count
-
-    def publish_by_hand(self, body: bytes) -> None:
-        with self.broker.connect() as connection:
-            channel = connection.channel()
-            channel.confirm_delivery()
-            channel.basic_publish("", QUEUE, body, pika.BasicProperties(delivery_mode=2), mandatory=True)
-
     def close(self) -> None:
         self.publisher.stop()
         for worker in self.workers:
@@ -263,7 +251,7 @@ def test_a_command_is_run_and_its_message_acknowledged(fleet: Fleet) -> None:
     assert done.claimed <= done.first_task <= done.finished
     assert any("failed=0" in line for line in done.tail)
     assert fleet.ground.lines == ["backend 1 backend-server"]
-    wait_for(lambda: fleet.depth(QUEUE) == 0, "the message is off the queue")
+    wait_for(lambda: fleet.broker.depth(QUEUE) == 0, "the message is off the queue")
     print(
         f"created to claimed {done.claimed - done.created:.3f} s, to first task {done.first_task - done.created:.3f} s"
     )
@@ -335,15 +323,15 @@ def test_a_worker_keeps_as_many_artefacts_as_the_policy_says(fleet: Fleet) -> No
 
 def test_a_message_published_by_hand_becomes_a_request(fleet: Fleet) -> None:
     body = {"command_type": "failover", "instance_type": "backend", "failed_instance": "backend-server"}
-    fleet.publish_by_hand(json.dumps(body).encode())
+    fleet.broker.publish(json.dumps(body).encode())
     [pair] = wait_for(lambda: fleet.port.kv_list(keys.REQUESTS)[1], "there is a request")
     assert Request.from_json(pair.value).origin == "message"
 
 
 def test_a_message_that_is_none_goes_to_the_dead_letter_queue(fleet: Fleet) -> None:
-    before = fleet.depth(DEAD_LETTER_QUEUE)
-    fleet.publish_by_hand(b"what is this?")
-    wait_for(lambda: fleet.depth(DEAD_LETTER_QUEUE) == before + 1, "the message is in the dead-letter queue")
+    before = fleet.broker.depth(DEAD_LETTER_QUEUE)
+    fleet.broker.publish(b"what is this?")
+    wait_for(lambda: fleet.broker.depth(DEAD_LETTER_QUEUE) == before + 1, "the message is in the dead-letter queue")
 
 
 def test_a_worker_tells_its_metrics(fleet: Fleet) -> None:

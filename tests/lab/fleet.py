@@ -41,11 +41,12 @@ MOVED_WITHIN_S = 90.0
 HOME_WITHIN_S = 180.0
 
 # A message of the system that orch replaces, without `failed_instance`.
-BY_HAND = {"command_type": "failover", "instance_type": "backend", "timestamp": 1.0}
-# Publishes what it reads, by hand, and ends when a broker has confirmed. A channel that was opened while the queue's
-# leader was being lost confirms nothing (RabbitMQ 3.10): then it is tried again on another connection.
+BY_HAND = {"command_type": "failover", "instance_type": "backend"}
+# Publishes what it reads, by hand, as the user that is named, and ends when a broker has confirmed. A channel that was
+# opened while the queue's leader was being lost confirms nothing (RabbitMQ 3.10): then it is tried again on another
+# connection.
 PUBLISH = """
-import signal, sys, time
+import pathlib, signal, ssl, sys, time
 from orchestrator.settings import load_settings, read_secret
 import pika
 
@@ -55,7 +56,9 @@ def late(*_):
 def publish(host):
     signal.alarm(3)
     try:
-        link = pika.BlockingConnection(pika.ConnectionParameters(host, given.port, given.vhost, credentials))
+        tls = pika.SSLOptions(ssl.create_default_context(cafile=str(given.ca_file)), host)
+        where = pika.ConnectionParameters(host, given.port, given.vhost, credentials, ssl_options=tls)
+        link = pika.BlockingConnection(where)
         channel = link.channel()
         channel.confirm_delivery()
         channel.basic_publish("", "failover_commands", body, kept, mandatory=True)
@@ -64,8 +67,10 @@ def publish(host):
 
 signal.signal(signal.SIGALRM, late)
 given = load_settings().amqp
-credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
-body, kept = sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2)
+user = sys.argv[1]
+password = read_secret(pathlib.Path("/etc/orch/amqp", user.removeprefix("orch_") + "_password"))
+credentials = pika.PlainCredentials(user, password)
+body, kept = sys.stdin.read().encode(), pika.BasicProperties(delivery_mode=2, user_id=user)
 for turn in range(15):
     try:
         publish(given.hosts[turn % len(given.hosts)])
@@ -211,9 +216,9 @@ def kv_get(lab: Lab, key: str, vm: str | None = None) -> str | None:
     return found.stdout if found.returncode == 0 else None
 
 
-def publish(lab: Lab, body: str, vm: str = "frontend-server") -> None:
+def publish(lab: Lab, body: str, vm: str = "frontend-server", user: str = "orch_operator") -> None:
     """Publish on `failover_commands` as the system that orch replaces did; returns when a broker has confirmed."""
-    lab.run(vm, ["/opt/orch/venv/bin/python", "-c", PUBLISH], text_input=body, timeout_s=60)
+    lab.run(vm, ["/opt/orch/venv/bin/python", "-c", PUBLISH, user], text_input=body, timeout_s=60)
 
 
 @contextlib.contextmanager

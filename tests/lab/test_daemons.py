@@ -130,7 +130,7 @@ def test_with_one_broker_of_the_cluster_killed_a_message_is_still_carried_out(fl
     assert sorted(replicas) == brokers
     (leader,) = [node for node, state in replicas.items() if state == "leader"]
     fleet.fault("kill", leader.removeprefix("rabbit@"), "messaging")
-    publish(fleet, json.dumps({**BY_HAND, "failed_instance": HOME["backend"]}))
+    publish(fleet, json.dumps({**BY_HAND, "failed_instance": HOME["backend"], "timestamp": time.time()}))
     wait_served_by(fleet, "backend", SECOND["backend"])
 
 

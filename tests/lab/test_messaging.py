@@ -68,7 +68,7 @@ def move_by_hand_published_command(lab: Lab) -> None:
         "command_type": "failover",
         "instance_type": "frontend",
         "failed_instance": HOME["frontend"],
-        "timestamp": 1.0,
+        "timestamp": time.time(),
     }
     publish(lab, json.dumps(failed), vm=OTHER)
     wait_served_by(lab, "frontend", SECOND["frontend"], within_s=60)
@@ -76,12 +76,14 @@ def move_by_hand_published_command(lab: Lab) -> None:
 
 # Keeps a connection through the local proxy, and ends when that is closed.
 HOLD = """
-import pathlib
+import pathlib, ssl
 import pika
 from orchestrator.settings import load_settings, read_secret
 given, sign = load_settings().amqp, pathlib.Path("/run/orch-test-holds")
-credentials = pika.PlainCredentials(given.user, read_secret(given.password_file))
-link = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", given.port, given.vhost, credentials))
+credentials = pika.PlainCredentials(given.worker.user, read_secret(given.worker.password_file))
+tls = pika.SSLOptions(ssl.create_default_context(cafile=str(given.ca_file)), "127.0.0.1")
+where = pika.ConnectionParameters("127.0.0.1", given.port, given.vhost, credentials, ssl_options=tls)
+link = pika.BlockingConnection(where)
 sign.touch()
 try:
     link.process_data_events(time_limit=60)

@@ -81,7 +81,7 @@ def load_of(lab: Lab, vm: str) -> str:
 
 
 def test_a_command_published_by_hand_in_the_old_format_is_carried_out(fleet: Lab) -> None:
-    publish(fleet, json.dumps({**BY_HAND, "failed_instance": HOME["backend"]}))
+    publish(fleet, json.dumps({**BY_HAND, "failed_instance": HOME["backend"], "timestamp": time.time()}))
     wait_served_by(fleet, "backend", SECOND["backend"])
     # It does not change the designation: the service comes home after its grace, as it did in the old system.
     wait_served_by(fleet, "backend", HOME["backend"], within_s=HOME_WITHIN_S)

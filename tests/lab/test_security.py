@@ -102,7 +102,7 @@ def test_only_the_site_and_ssh_are_reached_from_outside_and_between_vms_what_the
             22,
             3306,
             4369,
-            5672,
+            5671,
             8300,
             8301,
             25672,

@@ -9,6 +9,7 @@ from orchestrator.dispatch.consumer import Delivery
 from orchestrator.dispatch.publisher import GIVE_UP_AFTER_S
 from orchestrator.domain.records import Command
 from orchestrator.domain.wire import message_of
+from tests.fakes.fake_plays import CONTROLLER
 
 if TYPE_CHECKING:
     from tests.simulation.daemons import Daemon, WorkerDaemon
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 @dataclass(slots=True)
 class _Message:
     body: bytes
+    sender: str
     held_by: int = 0
     """The connection that it was delivered to."""
     tag: int = 0
@@ -44,17 +46,17 @@ class Broker:
     def _try(self, daemon: Daemon, body: bytes, until: float) -> None:
         engine = self._world.engine
         if self.up and not daemon.vm.cut:
-            self.put(body)
+            self.put(body, CONTROLLER)
         elif engine.now < until:
             daemon.later(engine.between(0.3, 1.0), lambda: self._try(daemon, body, until))
 
-    def put(self, body: bytes) -> None:
+    def put(self, body: bytes, sender: str) -> None:
         """Enqueue a message, or lose it, or have it twice."""
         engine = self._world.engine
         if self.lossy and engine.chance(0.4):
             return
         for _ in range(2 if self.lossy and engine.chance(0.4) else 1):
-            self._queue.append(_Message(body))
+            self._queue.append(_Message(body, sender))
         engine.at(
             engine.between(0.5, 6.0) if self.lossy and engine.chance(0.5) else engine.between(0.002, 0.02),
             self._hand_out,
@@ -123,7 +125,7 @@ class Broker:
             connection, daemon = self._world.engine.pick(able)
             self._tags += 1
             message.held_by, message.tag = connection, self._tags
-            delivery = Delivery(connection, message.tag, message.body, message.redelivered)
+            delivery = Delivery(connection, message.tag, message.body, message.redelivered, message.sender)
             daemon.later(self._world.engine.between(0.001, 0.01), self._delivering(daemon, delivery))
 
     @staticmethod

@@ -84,6 +84,8 @@ class Checker:
             self._request_changed(key, pair.value, writer)
         elif key.startswith(keys.COMMANDS):
             self._command_changed(pair.value, pair.session)
+        elif key.startswith(keys.REFUSED):
+            pass  # Written by the worker that refused.
         else:
             self._only_the_leader_writes(key, writer)
 

@@ -28,6 +28,7 @@ from orchestrator.store.election import Election
 from orchestrator.worker import SESSIONS as WORKER_SESSIONS
 from orchestrator.worker import seen_in
 from orchestrator.worker_steps import Worker
+from tests.fakes.fake_plays import SENDERS
 from tests.simulation.attendant import Attendant
 from tests.simulation.database import DatabaseUnit
 from tests.simulation.engine import Process
@@ -266,7 +267,9 @@ class WorkerDaemon(Daemon):
         reads[WORKER_SESSIONS] = lambda port: port.session_list(self.vm.name)
         self.watching = Watching(self, port, reads)
         self.plays = SimulatedPlays(self)
-        self.worker: Worker = self.world.parts.worker(port, self.plays, self.world.broker, self.vm.name, self.wall)
+        self.worker: Worker = self.world.parts.worker(
+            port, self.plays, self.world.broker, self.vm.name, SENDERS, self.wall
+        )
         self.world.broker.connect(self)
         self._turn = 0
 

@@ -9,6 +9,7 @@ from orchestrator.domain import keys
 from orchestrator.domain.records import Command, Maintenance, Paused, Request, RequestKind, Sync
 from orchestrator.store.port import CasPut, Unknown
 from orchestrator.store.records import kept_or_unreadable
+from tests.fakes.fake_plays import CONTROLLER, OPERATOR
 from tests.simulation.daemons import Daemon
 from tests.simulation.data import DATABASE
 from tests.simulation.database import Database
@@ -403,7 +404,8 @@ class Faults:
         )
         self._world.note(f"somebody publishes {fields}")
         if self._world.broker.up:
-            self._world.broker.put(json.dumps(fields).encode() if engine.chance(0.9) else b"\x00garbage")
+            sender = (OPERATOR, OPERATOR, OPERATOR, CONTROLLER, "")[int(engine.now) % 5]
+            self._world.broker.put(json.dumps(fields).encode() if engine.chance(0.9) else b"\x00garbage", sender)
 
     def _garbage(self) -> None:
         found = [pair.key for pair in self._world.consul.peek_list(keys.ROOT)]

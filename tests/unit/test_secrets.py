@@ -28,14 +28,16 @@ def store(folder: Path, password: str = "password") -> Any:
 def ask(folder: Path) -> str:
     """Ask as one of Ansible's forks does."""
     fresh = runpy.run_path(PLUGIN)
-    return str(fresh["Store"](folder / "secrets", folder / "password").get("amqp_password", fresh["make_password"]))
+    return str(
+        fresh["Store"](folder / "secrets", folder / "password").get("amqp_worker_password", fresh["make_password"])
+    )
 
 
 def test_a_secret_is_made_once_and_is_not_readable_where_it_is_kept(tmp_path: Path) -> None:
-    made = store(tmp_path).get("amqp_password", plugin["make_password"])
+    made = store(tmp_path).get("amqp_worker_password", plugin["make_password"])
     assert len(made) == 40
     assert made.isalnum()
-    assert store(tmp_path).get("amqp_password", plugin["make_password"]) == made
+    assert store(tmp_path).get("amqp_worker_password", plugin["make_password"]) == made
     kept = tmp_path / "secrets" / "secrets.vault"
     assert kept.read_text().startswith("$ANSIBLE_VAULT;")
     assert made not in kept.read_text()
@@ -45,11 +47,11 @@ def test_a_secret_is_made_once_and_is_not_readable_where_it_is_kept(tmp_path: Pa
 
 
 def test_it_is_a_vault_that_ansible_opens(tmp_path: Path) -> None:
-    made = store(tmp_path).get("amqp_password", plugin["make_password"])
+    made = store(tmp_path).get("amqp_worker_password", plugin["make_password"])
     argv = [str(Path(sys.executable).with_name("ansible-vault")), "view", "--vault-password-file"]
     argv += [str(tmp_path / "password"), str(tmp_path / "secrets" / "secrets.vault")]
     seen = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
-    assert json.loads(seen) == {"amqp_password": made}
+    assert json.loads(seen) == {"amqp_worker_password": made}
 
 
 def test_forks_that_ask_at_the_same_time_get_the_same(tmp_path: Path) -> None:
@@ -58,10 +60,10 @@ def test_forks_that_ask_at_the_same_time_get_the_same(tmp_path: Path) -> None:
 
 
 def test_without_the_password_nothing_is_made_anew(tmp_path: Path) -> None:
-    store(tmp_path).get("amqp_password", plugin["make_password"])
+    store(tmp_path).get("amqp_worker_password", plugin["make_password"])
     kept = (tmp_path / "secrets" / "secrets.vault").read_bytes()
     with pytest.raises(AnsibleLookupError, match=r"password, .*, is not here: put it there"):
-        store(tmp_path, "another").get("amqp_password", plugin["make_password"])
+        store(tmp_path, "another").get("amqp_worker_password", plugin["make_password"])
     (tmp_path / "another").write_text("wrong\n")
     with pytest.raises(AnsibleLookupError, match="cannot be read with the password in"):
         store(tmp_path, "another").get("tls_ca", plugin["make_ca"])
@@ -69,20 +71,20 @@ def test_without_the_password_nothing_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_a_secret_of_a_fleet_that_had_no_vault_is_taken_over(tmp_path: Path) -> None:
-    old = tmp_path / "secrets" / "amqp_password"
+    old = tmp_path / "secrets" / "amqp_worker_password"
     old.parent.mkdir()
     old.write_text("from before\n")
-    assert store(tmp_path).get("amqp_password", plugin["make_password"]) == "from before"
+    assert store(tmp_path).get("amqp_worker_password", plugin["make_password"]) == "from before"
     assert not old.exists()
-    assert store(tmp_path).get("amqp_password", plugin["make_password"]) == "from before"
+    assert store(tmp_path).get("amqp_worker_password", plugin["make_password"]) == "from before"
 
 
 def test_a_secret_is_made_anew_when_that_is_asked_for(tmp_path: Path) -> None:
-    made = store(tmp_path).get("amqp_password", plugin["make_password"])
-    anew = store(tmp_path).get("amqp_password", plugin["make_password"], renew=True)
+    made = store(tmp_path).get("amqp_worker_password", plugin["make_password"])
+    anew = store(tmp_path).get("amqp_worker_password", plugin["make_password"], renew=True)
     assert anew != made
-    assert store(tmp_path).get("amqp_password", plugin["make_password"]) == anew
-    assert store(tmp_path).former("amqp_password") == made
+    assert store(tmp_path).get("amqp_worker_password", plugin["make_password"]) == anew
+    assert store(tmp_path).former("amqp_worker_password") == made
     assert store(tmp_path).former("app_password") == ""
 
 
@@ -127,14 +129,14 @@ def test_a_certificate_is_renewed_when_it_is_not_what_is_wanted_or_ends_within_a
 
 def test_a_play_gets_it_by_its_variables(tmp_path: Path) -> None:
     given = {"orch_secrets_dir": str(tmp_path / "secrets"), "orch_vault_password_file": str(tmp_path / "password")}
-    words = "{{ [orch_amqp_password, orch_amqp_password, KEY | b64decode | length] }}".replace(
+    words = "{{ [orch_amqp_worker_password, orch_amqp_worker_password, KEY | b64decode | length] }}".replace(
         "KEY", "lookup('orch_secret', 'k', kind='key')"
     )
     argv = [str(Path(sys.executable).with_name("ansible")), "frontend-server", "-m", "ansible.builtin.debug"]
     argv += ["-a", f"msg={words}", "-e", json.dumps(given)]
     done = subprocess.run(argv, cwd=ANSIBLE, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
-    made = store(tmp_path).get("amqp_password", lambda: pytest.fail("it was not kept"))
+    made = store(tmp_path).get("amqp_worker_password", lambda: pytest.fail("it was not kept"))
     assert done.stdout.count(made) == 2
 
 
@@ -147,21 +149,23 @@ def rotated(folder: Path, **variables: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_rotation_makes_each_secret_anew_once_and_says_none(tmp_path: Path) -> None:
-    made = store(tmp_path).get("amqp_password", plugin["make_password"])
+    made = store(tmp_path).get("amqp_worker_password", plugin["make_password"])
     done = rotated(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
-    anew = store(tmp_path).get("amqp_password", lambda: pytest.fail("it is gone"))
+    anew = store(tmp_path).get("amqp_worker_password", lambda: pytest.fail("it is gone"))
     assert anew != made
-    assert store(tmp_path).former("amqp_password") == made
+    assert store(tmp_path).former("amqp_worker_password") == made
     assert not [secret for secret in (made, anew) if secret in done.stdout + done.stderr]
 
 
 def test_a_rotation_of_something_else_is_refused_before_anything_is_made(tmp_path: Path) -> None:
-    made = store(tmp_path).get("amqp_password", plugin["make_password"])
-    done = rotated(tmp_path, rotate=["amqp_password", "tls_ca"])
+    made = store(tmp_path).get("amqp_worker_password", plugin["make_password"])
+    done = rotated(tmp_path, rotate=["amqp_worker_password", "tls_ca"])
     assert done.returncode != 0
-    assert "tls_ca: no secret that can be rotated; these can: amqp_password" in " ".join(done.stdout.split())
-    assert store(tmp_path).get("amqp_password", plugin["make_password"]) == made
+    assert "tls_ca: no secret that can be rotated; these can: amqp_controller_password, " in " ".join(
+        done.stdout.split()
+    )
+    assert store(tmp_path).get("amqp_worker_password", plugin["make_password"]) == made
 
 
 def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, called: str) -> None:

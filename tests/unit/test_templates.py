@@ -16,80 +16,21 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible.inventory.manager import InventoryManager
-from ansible.parsing.dataloader import DataLoader
-from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader
-from ansible.template import Templar
-from ansible.vars.hostvars import HostVars
-from ansible.vars.manager import VariableManager
 
 from orchestrator.domain.policy import Policy
 from orchestrator.settings import DatabaseSettings, LocalSettings
+from tests import rendering
+from tests.rendering import ANSIBLE, CHECKOUT, PASSWORD, TEMPLATES, as_json
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-ANSIBLE = CHECKOUT / "ansible"
-TEMPLATES = CHECKOUT / "templates"
 VMS = ("frontend-server", "backend-server", "messaging-server", "database-server")
-PASSWORD = "a-password-of-the-test"
-TOKENS = {
-    whose: f"a-token-for-{whose}"
-    for whose in ("agent", "guard", "controller", "worker", "template", "operator", "ui", "dns")
-}
 
 Render = Callable[..., str]
 
 
-def trusted(text: str) -> Any:
-    """Return text that Ansible may template; before 2.19 all is."""
-    try:
-        from ansible.template import trust_as_template
-    except ImportError:
-        return text
-    return trust_as_template(text)
-
-
-@pytest.fixture(scope="module")
-def fleet() -> tuple[DataLoader, InventoryManager, VariableManager]:
-    """Return the reference inventory with its group variables."""
-    init_plugin_loader()
-    filter_loader.add_directory(str(ANSIBLE / "filter_plugins"))
-    lookup_loader.add_directory(str(ANSIBLE / "lookup_plugins"))
-    loader = DataLoader()
-    inventory = InventoryManager(loader=loader, sources=[str(ANSIBLE / "inventory" / "hosts")])
-    return loader, inventory, VariableManager(loader=loader, inventory=inventory)
-
-
-@pytest.fixture(scope="module")
-def render(fleet: tuple[DataLoader, InventoryManager, VariableManager]) -> Render:
-    """Return a function that renders one file for one VM as the plays do."""
-    loader, inventory, manager = fleet
-
-    def one(path: Path, vm: str, **extra: object) -> str:
-        variables = manager.get_vars(host=inventory.get_host(vm))
-        variables |= {
-            "playbook_dir": str(ANSIBLE / "playbooks"),
-            "orch_amqp_password": PASSWORD,
-            "orch_erlang_cookie": "COOKIE",
-            "orch_replication_password": PASSWORD,
-            "app_amqp_password": PASSWORD,
-            "app_database_password": PASSWORD,
-            "consul_tokens": TOKENS,
-            "consul_gossip_key": PASSWORD,
-            "hostvars": HostVars(inventory, manager, loader),
-            **extra,
-        }
-        words = f"lookup('ansible.builtin.template', {str(path)!r}, template_vars={extra!r}) | string"
-        return str(Templar(loader, variables=variables).template(trusted("{{ " + words + " }}")))
-
-    return one
-
-
-def as_json(text: str) -> Any:
-    """Read JSON, also where Ansible before 2.19 has turned it into Python's notation already."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return yaml.safe_load(text)
+@pytest.fixture
+def render() -> Render:
+    """Return the function that renders one file for one VM."""
+    return rendering.render
 
 
 def sources() -> list[Path]:
@@ -177,6 +118,7 @@ def test_a_database_starts_read_only_and_alone_and_loses_nothing_that_it_acknowl
             "rpl_semi_sync_slave_enabled": "OFF",
             "rpl_semi_sync_master_wait_point": "AFTER_SYNC",
             "rpl_semi_sync_master_wait_no_slave": "ON",
+            "require_secure_transport": "ON",
         }
         assert {name: settings[name] for name in expected} == expected
 
@@ -190,7 +132,7 @@ def test_no_two_databases_have_the_same_server_id(render: Render) -> None:
 def test_the_statements_that_found_the_database_hold_hashes_and_no_password(render: Render) -> None:
     text = render(TEMPLATES / "database-founding.sql.j2", "database-server")
     stored = "*" + hashlib.sha1(hashlib.sha1(PASSWORD.encode()).digest()).hexdigest().upper()
-    assert text.count(f"IDENTIFIED BY PASSWORD '{stored}'") == 2
+    assert text.count(f"IDENTIFIED BY PASSWORD '{stored}' REQUIRE SSL") == text.count("IDENTIFIED") == 4
     assert PASSWORD not in text
     assert text.rstrip().splitlines()[-1].startswith("CREATE TABLE IF NOT EXISTS orch.heartbeat ")
 
@@ -198,7 +140,7 @@ def test_the_statements_that_found_the_database_hold_hashes_and_no_password(rend
 def test_the_definitions_hold_the_hash_and_not_the_password(render: Render) -> None:
     text = render(TEMPLATES / "rabbitmq-definitions.json.j2", "messaging-server")
     users = as_json(text)["users"]
-    assert [user["name"] for user in users] == ["orch", "orch_app"]
+    assert [user["name"] for user in users] == ["orch_controller", "orch_worker", "orch_operator", "orch_app"]
     for user in users:
         stored = base64.b64decode(user["password_hash"])
         assert hashlib.sha256(stored[:4] + PASSWORD.encode()).digest() == stored[4:]
@@ -218,28 +160,24 @@ def test_the_application_may_use_its_own_queue_and_nothing_else(render: Render) 
 
 @pytest.mark.parametrize("vm", VMS)
 def test_the_application_finds_database_and_broker_on_the_loopback_of_every_vm(render: Render, vm: str) -> None:
-    services = {"database": {"port": 3306}, "messaging": {"port": 5672}}
+    services = {"database": {"port": 3306}, "messaging": {"port": 5671}}
     text = render(TEMPLATES / "env.j2", vm, orch_services=services)
     settings = dict(line.split("=", 1) for line in text.splitlines() if not line.startswith("#"))
     assert settings["APP_VM"] == vm
     assert settings["APP_DATABASE_HOST"] == settings["APP_AMQP_HOST"] == "127.0.0.1"
-    assert (settings["APP_DATABASE_PORT"], settings["APP_AMQP_PORT"]) == ("3306", "5672")
+    assert (settings["APP_DATABASE_PORT"], settings["APP_AMQP_PORT"]) == ("3306", "5671")
+    assert settings["APP_CA_FILE"] == "/etc/orch/tls/ca.pem"
     assert PASSWORD not in text
 
 
 def test_an_application_without_a_database_is_told_of_none(render: Render) -> None:
-    text = render(TEMPLATES / "env.j2", "backend-server", orch_services={"messaging": {"port": 5672}})
+    text = render(TEMPLATES / "env.j2", "backend-server", orch_services={"messaging": {"port": 5671}})
     assert "APP_DATABASE" not in text
     assert "APP_AMQP" not in text
 
 
-def test_the_deployment_looks_for_the_archive_that_pack_modules_makes(
-    fleet: tuple[DataLoader, InventoryManager, VariableManager], tmp_path: Path
-) -> None:
-    loader, inventory, manager = fleet
-    variables = manager.get_vars(host=inventory.get_host("backend-server"))
-    variables["playbook_dir"] = str(ANSIBLE / "playbooks")
-    wanted = Path(str(Templar(loader, variables=variables).template(trusted("{{ app_modules }}"))))
+def test_the_deployment_looks_for_the_archive_that_pack_modules_makes(tmp_path: Path) -> None:
+    wanted = Path(rendering.value_of("app_modules", "backend-server"))
     # Already there: nothing is fetched.
     (tmp_path / wanted.name).touch()
     pack = CHECKOUT / "deploy" / "sample-app" / "pack-modules"
@@ -281,7 +219,7 @@ def open_ports(render: Render, vm: str, asking: str, **extra: object) -> set[str
 
 
 SSH, WEB = {"tcp 22"}, {"tcp 80"}
-FLEET = SSH | {"tcp 8300", "tcp 8301", "udp 8301", "tcp 5672"}
+FLEET = SSH | {"tcp 8300", "tcp 8301", "udp 8301", "tcp 5671"}
 CLUSTER = {"tcp 4369", "tcp 25672", "tcp 35672-35682"}
 DATABASE, BACKEND = {"tcp 3306"}, {"tcp 3000"}
 OPEN_TO = {
@@ -436,7 +374,10 @@ def test_a_broker_without_a_majority_pauses(render: Render) -> None:
 
 def test_a_broker_and_a_database_leave_the_loopback_to_the_local_proxies(render: Render) -> None:
     broker = render(TEMPLATES / "rabbitmq.conf.j2", "database-server")
-    assert re.findall(r"^listeners\.tcp.*", broker, re.MULTILINE) == ["listeners.tcp.default = 10.0.10.169:5672"]
+    assert re.findall(r"^listeners.*", broker, re.MULTILINE) == [
+        "listeners.tcp = none",
+        "listeners.ssl.default = 10.0.10.169:5671",
+    ]
     assert my_cnf(render, "database-server")["bind_address"] == "10.0.10.169"
 
 

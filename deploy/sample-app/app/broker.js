@@ -27,10 +27,10 @@ function createBroker(settings, { onMessage }) {
   let isClosed = false;
 
   async function open() {
-    const { host: hostname, port, user: username, password, vhost, name } = settings;
+    const { host: hostname, port, user: username, password: read, vhost, ca, name } = settings;
     const connection = await amqp.connect(
-      { protocol: 'amqp', hostname, port, username, password, vhost: encodeURIComponent(vhost), heartbeat: HEARTBEAT_S },
-      { timeout: CONNECT_MS, noDelay: true, clientProperties: { connection_name: name } },
+      { protocol: 'amqps', hostname, port, username, password: read(), vhost: encodeURIComponent(vhost), heartbeat: HEARTBEAT_S },
+      { ca, timeout: CONNECT_MS, noDelay: true, clientProperties: { connection_name: name } },
     );
     const link = { connection, channel: null, isOpen: true, pending: new Set(), returned: new Set(), ended: null };
     link.ended = new Promise((resolve) => { link.end = resolve; });

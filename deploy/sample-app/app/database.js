@@ -22,6 +22,7 @@ const OLD_IS_BETTER_MS = 1500;
 
 const DUPLICATE = 1062;
 const READ_ONLY = new Set([1290, 1792, 1836]);
+const DENIED = 1045;
 const ABSENT = new Set([1049, 1146]); // no such database, no such table
 
 class DatabaseAway extends Error {
@@ -87,12 +88,15 @@ function recordOf(row) {
   return { key: row.request_key, isPublished: row.published_at !== null, listing };
 }
 
-function createDatabase({ host, port, name, user, password }) {
+function createDatabase({ host, port, name, user, password, ca }) {
   const sql = tableOf(name);
   const state = new Reachability('database');
   const pool = mysql.createPool({
-    host, port, user, password, connectTimeout: CONNECT_MS, connectionLimit: CONNECTIONS, timezone: 'Z', charset: 'utf8mb4',
+    host, port, user, ssl: { ca, verifyIdentity: true, minVersion: 'TLSv1.2' }, connectTimeout: CONNECT_MS, connectionLimit: CONNECTIONS, timezone: 'Z', charset: 'utf8mb4',
   });
+  // While it is being changed, the file may be ahead of the server: what was good last is tried in turn with it.
+  let good = password();
+  let usesGood = false;
   const active = new WeakSet(); // connections to the server that takes the writes
   let isPrepared = false;
   let preparing = null;
@@ -126,10 +130,13 @@ function createDatabase({ host, port, name, user, password }) {
   async function once(work, ms, readsOld) {
     let isOver = false;
     let isActive = true;
+    const shown = usesGood ? good : password();
+    pool.pool.config.connectionConfig.password = shown;
     const getting = pool.getConnection();
     getting.then((late) => isOver && late.release(), () => {});
     let connection;
     const trying = getting.then(async (got) => {
+      if (!active.has(got.connection)) good = shown; // a new one
       if (isOver) return undefined;
       connection = got;
       isActive = await check(got, readsOld);
@@ -165,6 +172,7 @@ function createDatabase({ host, port, name, user, password }) {
       } catch (error) {
         if (isFinal(error)) throw error;
         if (ABSENT.has(error.errno)) isPrepared = false;
+        if (error.errno === DENIED) usesGood = !usesGood;
         problem = error.message || error.code || String(error);
         if (READ_ONLY.has(error.errno)) isReadOnly = true;
         else state.fails(problem);

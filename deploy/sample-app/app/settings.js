@@ -12,14 +12,30 @@ function number(env, name, otherwise) {
   return value;
 }
 
-/** Passwords come from files and never from the environment, which any process of the same user can read. */
+/**
+ * Passwords come from files and never from the environment, which any process of the same user can read. Returns what reads
+ * the file, for each new connection: the password may have been changed meanwhile.
+ */
 function password(env, name) {
   const file = env[name];
   if (!file) throw new WrongSetting(`${name} is missing: the file that holds the password`);
+  const read = () => fs.readFileSync(file, 'utf8').trim();
   try {
-    return fs.readFileSync(file, 'utf8').trim();
+    read();
   } catch (error) {
     throw new WrongSetting(`${name}: ${error.message}`);
+  }
+  return read;
+}
+
+/** The authority whose certificates database and broker must show: without it nothing is connected to. */
+function authority(env) {
+  const file = env.APP_CA_FILE;
+  if (!file) throw new WrongSetting('APP_CA_FILE is missing: the file with the certificate of the fleet\'s authority');
+  try {
+    return fs.readFileSync(file, 'utf8');
+  } catch (error) {
+    throw new WrongSetting(`APP_CA_FILE: ${error.message}`);
   }
 }
 
@@ -41,16 +57,18 @@ function readSettings(env) {
       name: env.APP_DATABASE_NAME || 'listings',
       user: env.APP_DATABASE_USER || 'orch_app',
       password: password(env, 'APP_DATABASE_PASSWORD_FILE'),
+      ca: authority(env),
     };
   }
   if (env.APP_AMQP_HOST) {
     if (!settings.database) throw new WrongSetting('APP_AMQP_HOST needs APP_DATABASE_HOST: what is published must be stored');
     settings.broker = {
       host: env.APP_AMQP_HOST,
-      port: number(env, 'APP_AMQP_PORT', 5672),
+      port: number(env, 'APP_AMQP_PORT', 5671),
       vhost: env.APP_AMQP_VHOST || 'app',
       user: env.APP_AMQP_USER || 'orch_app',
       password: password(env, 'APP_AMQP_PASSWORD_FILE'),
+      ca: settings.database.ca,
       name: `listings on ${vm}`,
     };
   }

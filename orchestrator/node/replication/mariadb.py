@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -325,11 +326,15 @@ class MariaDbServer:
 
     def _is_source(self, row: Row, address: str) -> bool:
         wanted = (address, self._settings.port, self._settings.replication_user, "Slave_Pos")
+        tls = (row["Master_SSL_Allowed"], row["Master_SSL_Verify_Server_Cert"], row["Master_SSL_CA_File"])
+        if tls != ("Yes", "Yes", str(self._settings.ca_file)):
+            return False
         return (row["Master_Host"], int(row["Master_Port"]), row["Master_User"], row["Using_Gtid"]) == wanted
 
     def _replicate_from(self, address: str, deadline: _Deadline) -> None:
         settings = self._settings
-        where = (address, settings.port, settings.replication_user, self._password())
+        password = _secret(settings.replication_password_file)
+        where = (address, settings.port, settings.replication_user, password, str(settings.ca_file))
         self._run(deadline, self._sql.replica_off)
         self._run(deadline, self._sql.change_source, *where)
         self._run(deadline, self._sql.start)
@@ -446,28 +451,38 @@ class MariaDbServer:
         return self._link
 
     def _open(self, deadline: _Deadline) -> _Link:
-        return _Link(deadline, unix_socket=str(self._settings.socket), user=self._settings.user)
+        settings = self._settings
+        password = _secret(settings.password_file) if settings.password_file else ""
+        return _Link(deadline, unix_socket=str(settings.socket), user=settings.user, password=password)
 
     @contextmanager
     def _connected_to(self, address: str, deadline: _Deadline) -> Iterator[_Link]:
         """Connect to another server, with the account of the replication."""
         settings = self._settings
         there = _Link(
-            deadline, host=address, port=settings.port, user=settings.replication_user, password=self._password()
+            deadline,
+            host=address,
+            port=settings.port,
+            user=settings.replication_user,
+            password=_secret(settings.replication_password_file),
+            ssl_ca=str(settings.ca_file),
+            ssl_verify_cert=True,
+            ssl_verify_identity=True,
         )
         try:
             yield there
         finally:
             there.close()
 
-    def _password(self) -> str:
-        try:
-            return read_secret(self._settings.replication_password_file)
-        except SettingsError as error:
-            raise NotInTime(str(error)) from None
-
     def _status(self, deadline: _Deadline) -> Row:
         return {str(row["Variable_name"]): row["Value"] for row in self._run(deadline, self._sql.status)}
+
+
+def _secret(path: Path) -> str:
+    try:
+        return read_secret(path)
+    except SettingsError as error:
+        raise NotInTime(str(error)) from None
 
 
 def _replica_of(row: Row, variables: Row, status: Row) -> Replica:

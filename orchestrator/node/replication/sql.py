@@ -54,7 +54,7 @@ class Statements:
     start_from_here: str
     """A server that was nobody's replica goes on from what is here."""
     change_source: str
-    """Values: address, port, user, password."""
+    """Values: address, port, user, password, file of the authority that has signed the source's certificate."""
     start: str
     start_applying: str
     stop: str
@@ -97,6 +97,7 @@ MARIADB = Statements(
     replica_off="SET GLOBAL rpl_semi_sync_slave_enabled = OFF",
     start_from_here="SET GLOBAL gtid_slave_pos = @@global.gtid_current_pos",
     change_source="CHANGE MASTER TO MASTER_HOST = %s, MASTER_PORT = %s, MASTER_USER = %s, MASTER_PASSWORD = %s,"
+    " MASTER_SSL = 1, MASTER_SSL_CA = %s, MASTER_SSL_VERIFY_SERVER_CERT = 1,"
     f" MASTER_USE_GTID = slave_pos, MASTER_CONNECT_RETRY = {CONNECT_RETRY_S}, MASTER_DELAY = 0,"
     f" MASTER_HEARTBEAT_PERIOD = {HEARTBEAT_S}",
     start="START SLAVE",

@@ -20,7 +20,7 @@ UNITS = {
     for vm, entry in VMS.items()
 }
 SERVING = {"backend-server": {"node-app": ON, "nginx": OFF}, "frontend-server": {"node-app": OFF, "nginx": ON}}
-LOOSE = FileFacts(path="/etc/orch/amqp_password", mode=0o664, owner="orch", group="orch")
+LOOSE = FileFacts(path="/etc/orch/amqp/worker_password", mode=0o664, owner="orch", group="orch")
 LOST = Asked(facts=None, problem="ssh: connect to host 10.0.0.22 port 22: Connection timed out", sent=NOW, answered=NOW)
 
 

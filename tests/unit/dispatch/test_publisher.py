@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 
 from orchestrator.dispatch.publisher import MAX_WAITING, Publisher
-from orchestrator.settings import AmqpSettings
+from orchestrator.settings import AmqpAccount, AmqpSettings
+from tests.tls import make_tls
 from tests.unit.execute.build import a_command
 
 
 @pytest.fixture
 def amqp(tmp_path: Path) -> AmqpSettings:
     (tmp_path / "password").write_text("secret\n")
-    return AmqpSettings(hosts=("127.0.0.1",), port=1, password_file=tmp_path / "password")
+    tls = make_tls(tmp_path)
+    account = AmqpAccount(user="orch_controller", password_file=tmp_path / "password")
+    return AmqpSettings(hosts=("127.0.0.1",), port=1, ca_file=tls.ca, controller=account)
 
 
 def said_by_us(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -71,7 +74,7 @@ def test_an_unreachable_broker_is_told_once_and_stopping_is_quick(
 
 
 def test_a_missing_password_is_told_and_not_raised(amqp: AmqpSettings, caplog: pytest.LogCaptureFixture) -> None:
-    amqp.password_file.unlink()
+    amqp.controller.password_file.unlink()
     publisher = Publisher(amqp)
     publisher.start()
     wait_for_message(caplog)

@@ -23,7 +23,7 @@ def well(vm: str = "backend-server", **changes: Any) -> VmFacts:
         "started": NOW + 0.3,
         "ended": NOW + 0.5,
         "secrets": (
-            FileFacts(path="/etc/orch/amqp_password", mode=0o600, owner="orch", group="orch", belongs_to="orch"),
+            FileFacts(path="/etc/orch/amqp/worker_password", mode=0o600, owner="orch", group="orch", belongs_to="orch"),
         ),
         "disks": (DiskFacts(path="/", size=100 * 2**30, free=50 * 2**30, inodes_free=0.9),),
     }

@@ -61,7 +61,7 @@ def test_each_question_goes_over_a_connection_of_its_own_with_the_pinned_host_ke
 
 def test_secrets_are_found_by_what_they_are_called_and_public_files_are_none(tmp_path: Path) -> None:
     for name in (
-        "amqp_password",
+        "amqp/worker_password",
         "orch.json",
         "ssh/id_ed25519",
         "ssh/id_ed25519.pub",
@@ -72,6 +72,6 @@ def test_secrets_are_found_by_what_they_are_called_and_public_files_are_none(tmp
         (tmp_path / name).write_text("x")
         (tmp_path / name).chmod(0o640)
     found = {Path(file.path).name: file for file in read_secrets(tmp_path) if file.path.startswith(str(tmp_path))}
-    assert set(found) == {"amqp_password", "id_ed25519", "chat_url", "consul_token"}
-    assert found["amqp_password"].mode == 0o640
-    assert found["amqp_password"].belongs_to == "orch-controller"
+    assert set(found) == {"worker_password", "id_ed25519", "chat_url", "consul_token"}
+    assert found["worker_password"].mode == 0o640
+    assert found["worker_password"].belongs_to == "orch-worker"

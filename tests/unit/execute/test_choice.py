@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.domain import keys
 from orchestrator.domain.records import CommandState, Play
 from orchestrator.domain.view import Kept, Unreadable
-from orchestrator.execute.choice import Ack, Ask, Choice, Claim, Close, Mine, Rules, Situation, Stop, choose
+from orchestrator.execute.choice import Ack, Ask, Choice, Claim, Close, Mine, Refuse, Rules, Situation, Stop, choose
 from tests.unit.execute.build import BACKEND_KEY, NOW, OURS, THEIRS, a_command, a_situation, an_assignment, running
 
 ONE = a_command(1).id
@@ -32,6 +32,8 @@ def actions_of(choice: Choice) -> list[str]:
             short.append(f"stop {action.command_id} {action.state.value if action.state else 'unwritten'}")
         elif isinstance(action, Ack):
             short.append(f"ack {action.command_id}")
+        elif isinstance(action, Refuse):
+            short.append(f"refuse {action.command_id}")
     return short
 
 
@@ -51,13 +53,13 @@ TABLE: dict[str, tuple[Situation, list[str]]] = {
         a_situation(delivered=(ONE,)),
         [f"ask {keys.command(ONE)}"],
     ),
-    "a message for a command that does not exist is acknowledged": (
+    "a message for a command that does not exist is refused": (
         a_situation(delivered=(ONE,), asked=(keys.command(ONE),)),
-        [f"ack {ONE}"],
+        [f"refuse {ONE}"],
     ),
-    "a message for a command that cannot be read is acknowledged": (
+    "a message for a command that cannot be read is refused": (
         replace(a_situation(delivered=(ONE,)), commands={ONE: Unreadable(keys.command(ONE), 10, "no JSON")}),
-        [f"ack {ONE}"],
+        [f"refuse {ONE}"],
     ),
     "a message for a finished command is acknowledged": (
         a_situation(Kept(a_command(1, state=CommandState.SUCCEEDED), 10), delivered=(ONE,)),
@@ -254,11 +256,16 @@ def test_no_more_plays_are_begun_than_there_are_slots_and_one_per_service_and_vm
 
 @many
 @given(any_situation)
-def test_a_message_is_acknowledged_only_when_its_command_is_over_or_does_not_exist(situation: Situation) -> None:
+def test_a_message_is_acknowledged_only_when_its_command_is_over_and_refused_only_without_one(
+    situation: Situation,
+) -> None:
     for action in choose(situation).actions:
         if isinstance(action, Ack):
             seen = situation.commands.get(action.command_id)
-            assert seen is None or isinstance(seen, Unreadable) or seen.value.is_final
+            assert isinstance(seen, Kept)
+            assert seen.value.is_final
+        elif isinstance(action, Refuse):
+            assert not isinstance(situation.commands.get(action.command_id), Kept)
 
 
 @many

@@ -10,14 +10,14 @@ import pytest
 
 from orchestrator.dispatch.consumer import Delivery
 from orchestrator.domain import keys
-from orchestrator.domain.records import Command, CommandState, Record, Request, RequestKind
+from orchestrator.domain.records import Command, CommandState, HistoryEntry, Record, Request, RequestKind
 from orchestrator.domain.wire import message_of
 from orchestrator.execute.claim import ForbiddenTransition, stepped
 from orchestrator.metrics.worker import WorkerMetrics
 from orchestrator.store.port import KvPair, Unknown
 from orchestrator.worker_steps import ALIVE_CHECK, LEASE_S, LOCK_DELAY_S, Cycle, Seen, Worker
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
-from tests.fakes.fake_plays import FakeMailbox, FakePlays
+from tests.fakes.fake_plays import CONTROLLER, OPERATOR, SENDERS, FakeMailbox, FakePlays
 from tests.simulation.world import policy_document
 from tests.unit.execute.build import a_command, an_assignment, running
 
@@ -38,6 +38,7 @@ class Desk:
             self.plays,
             self.mailbox,
             vm,
+            SENDERS,
             lambda: EPOCH + fleet.consul.now,
             self.metrics.note,
         )
@@ -55,8 +56,11 @@ class Desk:
             _, sessions = consul.port(self.vm).session_list(self.vm)
         return self.worker.cycle(Seen(pairs, sessions, known), consul.now)
 
-    def deliver(self, body: bytes, tag: int = 1, *, redelivered: bool = False) -> Delivery:
-        delivery = Delivery(1, tag, body, redelivered)
+    def deliver(self, body: bytes, tag: int = 1, *, redelivered: bool = False, sender: str | None = None) -> Delivery:
+        """Deliver a message, as one of whoever may send it unless it is said whose it is."""
+        if sender is None:
+            sender = CONTROLLER if b'"id"' in body else OPERATOR
+        delivery = Delivery(1, tag, body, redelivered, sender)
         self.worker.take_message(delivery)
         return delivery
 
@@ -87,6 +91,10 @@ class Fleet:
 
     def requests(self) -> list[Request]:
         return [Request.from_json(pair.value) for pair in self.consul.peek_list(keys.REQUESTS)]
+
+    def refused(self) -> list[HistoryEntry]:
+        """What is left to the leader for the journal."""
+        return [HistoryEntry.from_json(pair.value) for pair in self.consul.peek_list(keys.REFUSED)]
 
     def stop_worker(self, vm: str) -> None:
         """Its check fails, so its session ends."""
@@ -423,15 +431,6 @@ def test_a_message_published_by_hand_that_comes_twice_is_one_request(fleet: Flee
     assert len(fleet.b.mailbox.acked) == 1
 
 
-def test_the_same_message_published_by_hand_later_is_another_request(fleet: Fleet) -> None:
-    fleet.a.deliver(by_hand())
-    fleet.a.cycle()
-    fleet.consul.now = 2.0
-    fleet.a.deliver(by_hand(), tag=2)
-    fleet.a.cycle()
-    assert len(fleet.requests()) == 2
-
-
 def test_a_message_published_by_hand_for_a_strange_service_keeps_its_key_plain(fleet: Fleet) -> None:
     fleet.a.deliver(by_hand(instance_type="../../orch/leader"))
     fleet.a.cycle()
@@ -471,7 +470,7 @@ def test_a_message_that_is_none_goes_to_the_dead_letter_queue(fleet: Fleet, body
     [(None, "there is no such command"), (b"{", "its record cannot be read")],
     ids=["none", "garbage"],
 )
-def test_a_message_of_no_command_is_dropped_with_a_warning(
+def test_a_message_of_no_command_is_refused_with_a_warning(
     fleet: Fleet, caplog: pytest.LogCaptureFixture, record: bytes | None, why: str
 ) -> None:
     if record is not None:
@@ -479,8 +478,11 @@ def test_a_message_of_no_command_is_dropped_with_a_warning(
     delivery = fleet.a.deliver(message_of(COMMAND, 0.0))
     with caplog.at_level(logging.WARNING):
         fleet.a.cycle()
-    assert caplog.messages == [f"The message of {COMMAND.id} is dropped: {why}."]
-    assert fleet.a.mailbox.acked == [delivery]
+    said = f"A message of {COMMAND.id} is refused: {why}."
+    assert caplog.messages == [f"{said} It goes to the dead-letter queue."]
+    assert fleet.a.mailbox.rejected == [delivery]
+    fleet.a.cycle()
+    assert [entry.reason for entry in fleet.refused()] == [said]
 
 
 def test_a_message_of_a_command_that_is_over_is_no_reason_to_warn(
@@ -491,6 +493,84 @@ def test_a_message_of_a_command_that_is_over_is_no_reason_to_warn(
         fleet.a.cycle()
     assert caplog.messages == []
     assert fleet.a.mailbox.acked == [delivery]
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (
+            {"target": "database-server"},
+            "its target is 'database-server', and 'messaging-server' in",
+        ),
+        ({"instance_type": "database"}, "its instance_type is 'database', and 'backend' in"),
+        ({"epoch": 99}, f"its epoch is 99, and {COMMAND.epoch} in"),
+        ({"command_type": "rotation"}, "its command_type is 'rotation', and 'failover' in"),
+    ],
+    ids=["target", "service", "epoch", "kind"],
+)
+def test_a_message_that_says_otherwise_than_the_record_is_refused_and_hastens_nothing(
+    fleet: Fleet, changed: dict[str, object], why: str
+) -> None:
+    forged = {**json.loads(fleet.create()), **changed}
+    delivery = fleet.a.deliver(json.dumps(forged).encode())
+    fleet.a.cycle()
+    assert fleet.a.mailbox.rejected == [delivery]
+    assert fleet.command().state is CommandState.PENDING
+    fleet.a.cycle()
+    (entry,) = fleet.refused()
+    assert entry.reason == f"A message of {COMMAND.id} is refused: {why} the command's record."
+
+
+@pytest.mark.parametrize(
+    ("sender", "why"),
+    [("orch_worker", "orch_worker may not"), (OPERATOR, f"{OPERATOR} may not announce"), ("", "does not say whose")],
+)
+def test_only_the_controller_announces_commands(fleet: Fleet, sender: str, why: str) -> None:
+    delivery = fleet.a.deliver(fleet.create(), sender=sender)
+    fleet.a.cycle()
+    assert fleet.a.mailbox.rejected == [delivery]
+    assert fleet.command().state is CommandState.PENDING
+    assert why in fleet.refused()[0].reason
+
+
+@pytest.mark.parametrize("sender", [CONTROLLER, "orch_worker", ""])
+def test_only_an_operator_asks_for_something(fleet: Fleet, sender: str) -> None:
+    delivery = fleet.a.deliver(by_hand(), sender=sender)
+    fleet.a.cycle()
+    assert (fleet.a.mailbox.rejected, fleet.requests()) == ([delivery], [])
+
+
+def test_a_message_that_was_sent_once_more_is_refused_and_asks_for_nothing(fleet: Fleet) -> None:
+    first = fleet.a.deliver(by_hand())
+    fleet.a.cycle()
+    fleet.consul.now = 60.0
+    again = fleet.b.deliver(by_hand(), tag=2)
+    fleet.b.cycle()
+    assert len(fleet.requests()) == 1
+    assert (fleet.a.mailbox.acked, fleet.b.mailbox.rejected) == ([first], [again])
+    fleet.b.cycle()
+    assert "the very same message has become a request" in fleet.refused()[0].reason
+
+
+def test_the_same_words_are_another_message_after_an_hour(fleet: Fleet) -> None:
+    fleet.a.deliver(by_hand())
+    fleet.a.cycle()
+    fleet.consul.now = 3601.0
+    fleet.a.deliver(by_hand(), tag=2)
+    fleet.a.cycle()
+    assert len(fleet.requests()) == 2
+
+
+def test_a_flood_of_refused_messages_is_one_entry_a_minute(fleet: Fleet) -> None:
+    for tag in range(50):
+        fleet.a.deliver(b"x" * 70_000, tag)
+        fleet.a.cycle()
+    assert [entry.kind for entry in fleet.refused()] == ["refused_message"]
+    assert "70000 bytes long" in fleet.refused()[0].reason
+    fleet.consul.now = 61.0
+    fleet.a.cycle()
+    assert fleet.refused()[1].reason.endswith("And 48 more since the last entry.")
+    assert len(fleet.a.mailbox.rejected) == 50
 
 
 def test_messages_of_a_lost_connection_are_forgotten(fleet: Fleet) -> None:
