@@ -90,8 +90,8 @@ def has_site() -> bool:
     return (PLAYBOOKS / SITE).is_file()
 
 
-def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
-    """Run site.yml against the booted machines."""
+def deploy(places: LabPlaces, tools: Tools, say: Say, playbook: str = SITE, **more: object) -> None:
+    """Run site.yml, or a playbook that ends with it, against the booted machines."""
     variables: dict[str, object] = {
         "consul_binary": str(tools.consul),
         "consul_template_binary": str(tools.consul_template),
@@ -101,15 +101,16 @@ def deploy(places: LabPlaces, tools: Tools, say: Say) -> None:
         "orch_load": {"warning": LAB_LOAD_WARNING},
         # Not in the middle of a test, whatever the hour.
         "backup_calendar": "yearly",
+        **more,
     }
-    say(f"deploying with ansible/playbooks/{SITE}")
+    say(f"deploying with ansible/playbooks/{playbook}")
     if sys.stderr.isatty():
-        _deploy_with_bar(places, variables)
+        _deploy_with_bar(places, playbook, variables)
     else:
-        run_playbook(places, SITE, variables, lambda done, total, name: say(f"deploy {done}/{total}: {name}"))
+        run_playbook(places, playbook, variables, lambda done, total, name: say(f"deploy {done}/{total}: {name}"))
 
 
-def _deploy_with_bar(places: LabPlaces, variables: Mapping[str, object]) -> None:
+def _deploy_with_bar(places: LabPlaces, playbook: str, variables: Mapping[str, object]) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -120,4 +121,4 @@ def _deploy_with_bar(places: LabPlaces, variables: Mapping[str, object]) -> None
         def step(done: int, total: int, name: str) -> None:
             progress.update(task, completed=done, total=total, description=name)
 
-        run_playbook(places, SITE, variables, step)
+        run_playbook(places, playbook, variables, step)

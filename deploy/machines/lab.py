@@ -310,14 +310,17 @@ class Lab:
         address = self.fleet.vm(vm).address
         return self.client_command(["ssh", *ssh_options(self.places), f"root@{address}", *argv])
 
-    def secret(self, name: str) -> str:
-        """Return one of the secrets of the lab's control node, as its operator reads them; LabError without any."""
+    def secrets(self) -> dict[str, Any]:
+        """Return the secrets of the lab's control node, as its operator reads them; LabError without any."""
         from deploy.machines.commands import run
 
         program = Path(sys.executable).with_name("ansible-vault")
         password, vault = self.places.vault_password, self.places.secrets / "secrets.vault"
-        told = run([program, "view", "--vault-password-file", password, vault]).stdout
-        return str(json.loads(told)[name])
+        return dict(json.loads(run([program, "view", "--vault-password-file", password, vault]).stdout))
+
+    def secret(self, name: str) -> str:
+        """Return one of them."""
+        return str(self.secrets()[name])
 
     # --- faults -------------------------------------------------------------------------------------------
 

@@ -65,6 +65,11 @@ class RabbitBroker:
         self._write_files(has_queues)
 
     @property
+    def cookie_file(self) -> Path:
+        """The secret by which the members of a cluster know each other."""
+        return self._directory / ".erlang.cookie"
+
+    @property
     def settings(self) -> AmqpSettings:
         """What our daemons need to reach it."""
         return AmqpSettings(
@@ -252,7 +257,7 @@ class RabbitBroker:
         for name, text in files.items():
             path = self._directory / name
             path.write_text(text)
-            path.chmod(0o400 if name == ".erlang.cookie" else 0o600)
+            path.chmod(0o400 if path == self.cookie_file else 0o600)
         if os.geteuid() == 0:
             owner = pwd.getpwnam(_USER)
             for path in (self._directory, *self._directory.iterdir()):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pika
 import pytest
 
 from tests.integration.rabbitmq_broker import VHOST, RabbitBroker
+from tests.integration.waiting import wait_for
+from tests.library import module
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "broker-member"
 WAIT_S = 180.0
@@ -21,6 +25,8 @@ QUORUM = {"x-queue-type": "quorum"}
 QUEUES = ("commands", "listings")
 
 Cluster = tuple[RabbitBroker, ...]
+
+erlang_cookie = module("orch_erlang_cookie")
 
 
 def member(broker: RabbitBroker, brokers: Cluster, *more: str) -> subprocess.CompletedProcess[str]:
@@ -228,6 +234,50 @@ def test_the_spare_takes_the_place_of_a_member_only_when_it_is_lost_and_gives_it
 
 def lost_of(broker: RabbitBroker, publisher: Publisher) -> set[str]:
     return lost(broker, set(publisher.confirmed))
+
+
+def test_the_brokers_take_a_new_cookie_without_a_restart(cluster: Cluster) -> None:
+    def run(broker: RabbitBroker, *words: str) -> tuple[int, str]:
+        command = ["rabbitmqctl", "--quiet", *words]
+        done = subprocess.run(command, env=broker.environment, capture_output=True, text=True, timeout=WAIT_S)
+        return done.returncode, done.stderr or done.stdout
+
+    def take(broker: RabbitBroker, cookie: str, *, runs: bool = True) -> bool:
+        path, owner = str(broker.cookie_file), broker.cookie_file.owner()
+        return bool(erlang_cookie.replaced(partial(run, broker), lambda: runs, path, cookie, owner))
+
+    former, new = cluster[0].cookie_file.read_text(), "ANOTHER" + "X" * 33
+    with publishing_at(cluster[0]) as publisher:
+        assert [take(broker, new) for broker in cluster] == [True] * 3
+        assert [take(broker, new) for broker in cluster] == [False] * 3
+        # From another VM, which is a new connection; and the members have never lost each other.
+        for broker, other in zip(cluster, (*cluster[1:], cluster[0]), strict=True):
+            status, said = run(broker, "-n", other.node, "cluster_status", "--formatter", "json")
+            assert status == 0, said
+            assert len(json.loads(said)["running_nodes"]) == 3
+        confirmed = len(publisher.confirmed)
+        wait_for(lambda: len(publisher.confirmed) > confirmed, "messages are confirmed as before")
+
+    # Interrupted between the broker and the file, and run again; then one that does not answer to either.
+    replace_text(cluster[0].cookie_file, former)
+    assert take(cluster[0], new)
+    assert run(cluster[0], "ping")[0] == 0
+    replace_text(cluster[0].cookie_file, former)
+    with pytest.raises(erlang_cookie.No, match="it runs and does not answer"):
+        take(cluster[0], "NOBODY'S")
+    assert cluster[0].cookie_file.read_text() == former
+    assert take(cluster[0], new, runs=False)
+    assert [take(broker, former) for broker in cluster] == [True] * 3
+    assert {broker.cookie_file.stat().st_mode & 0o777 for broker in cluster} == {0o400}
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write what only its owner may read, whose mode allows nobody to write."""
+    owner = path.stat()
+    path.unlink()
+    path.write_text(text)
+    path.chmod(0o400)
+    os.chown(path, owner.st_uid, owner.st_gid)
 
 
 def test_a_member_that_holds_the_only_copy_of_something_stays(cluster: Cluster, rabbit_spare: RabbitBroker) -> None:

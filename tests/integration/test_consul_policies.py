@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import secrets
 import shutil
-import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jinja2
@@ -39,6 +36,7 @@ from orchestrator.store.port import (
 from orchestrator.store.sessions import kept_session, own_session
 from orchestrator.store.shown_role import with_role
 from tests.integration.consul_agent import ConsulAgent, find_consul
+from tests.library import module
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 # In the orders of messaging and backend, a controller's, a worker's and a broker's. The only VM that is up here.
@@ -46,17 +44,6 @@ VM = "messaging-server"
 OTHER_VM = "database-server"
 OF_VMS = {"agent": None, "guard": None, "controller": "controllers", "worker": "workers", "backup": "controllers"}
 OF_FLEET = ("template", "operator", "ui", "dns")
-
-
-def module(name: str) -> ModuleType:
-    """Return a module of the deployment's."""
-    spec = importlib.util.spec_from_file_location(name, CHECKOUT / "ansible" / "library" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    sys.modules[name] = found
-    spec.loader.exec_module(found)
-    return found
 
 
 acl = module("orch_consul_acl")

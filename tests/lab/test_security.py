@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible.parsing.dataloader import DataLoader
-from ansible.parsing.vault import VaultLib, get_file_vault_secret
 
 from deploy.machines.lab import Lab
 from deploy.machines.places import CHECKOUT, LabError
@@ -350,10 +348,7 @@ for top in "/etc /var/lib /var/backups /var/cache /var/spool /var/tmp /tmp /run 
 
 def secrets_of(lab: Lab) -> dict[str, str]:
     """Return every secret that the fleet has, by what it is: the vault's, and what was made on a VM and stays there."""
-    password = get_file_vault_secret(str(lab.places.vault_password), loader=DataLoader())
-    password.load()
-    vault = VaultLib([("default", password)])
-    values = json.loads(vault.decrypt((lab.places.secrets / "secrets.vault").read_bytes()))
+    values = lab.secrets()
     for vm in ("messaging-server", "frontend-server"):
         values[f"the worker's key of {vm}"] = {"key": lab.run(vm, ["cat", "/etc/orch/ssh/id_ed25519"]).stdout}
     for vm in ADDRESS:
@@ -376,10 +371,10 @@ def test_no_secret_is_in_logs_artefacts_kv_arguments_environments_or_files_that_
     found = {}
     for vm in ADDRESS:
         # What is there is found: else the search could be blind.
-        quick_lab.run(vm, ["tee", "/etc/a-test-leaks-this"], text_input=secrets["amqp_password"])
+        quick_lab.run(vm, ["tee", "/etc/a-test-leaks-this"], text_input=secrets["amqp_worker_password"])
         said = quick_lab.run(vm, ["python3", "-c", SEARCH], text_input=given, timeout_s=240).stdout.splitlines()
         quick_lab.run(vm, ["rm", "/etc/a-test-leaks-this"])
-        assert "amqp_password in /etc/a-test-leaks-this" in said
+        assert "amqp_worker_password in /etc/a-test-leaks-this" in said
         if others := [line for line in said if "a-test-leaks-this" not in line]:
             found[vm] = others
     assert found == {}

@@ -16,6 +16,7 @@ from tests.simulation.database import Database
 from tests.simulation.machines import Unit, Vm
 from tests.simulation.world import STANDBYS, START, World
 
+HOUR_S = 3600.0
 GARBAGE = (b"", b"{", b"null", b'"text"', b'{"service": "backend"}', b"\xff\xfe\x00", b"[1, 2]")
 
 
@@ -65,6 +66,7 @@ class Faults:
             (3, self._slow_copy),
             (2, self._spoil_relay_log),
             (2, self._accept_loss),
+            (3, self._jump_clock),
         ]
 
     def scatter(self, begin: float, end: float) -> None:
@@ -119,6 +121,15 @@ class Faults:
 
     def _election(self) -> None:
         self._world.elect(self._engine.between(0.3, 4.0))
+
+    def _jump_clock(self) -> None:
+        """Set a VM's clock by an hour either way, back again later or not before the end."""
+        vm = self._vm()
+        was = vm.skew_s
+        vm.skew_s += self._engine.pick((-HOUR_S, HOUR_S))
+        self._world.note(f"the clock of {vm.name} jumps by {vm.skew_s - was:+g} s")
+        if self._engine.chance(0.5):
+            self._engine.at(self._engine.between(1.0, 20.0), lambda: setattr(vm, "skew_s", was))
 
     # -- services -----------------------------------------------------------------------------------------------------
 
