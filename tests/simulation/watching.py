@@ -6,14 +6,14 @@ from collections.abc import Callable
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.domain import keys
-from orchestrator.observe.watch import CHECKS, PULSE, Snapshot
+from orchestrator.observe.watch import CALM_PREFIXES, CHECKS, PULSE, SWIFT_PREFIXES, Snapshot
 from orchestrator.store.port import Port, Unknown
 
 if TYPE_CHECKING:
     from tests.simulation.daemons import Daemon
 
 SESSIONS = "sessions"
+WATCHED = (*SWIFT_PREFIXES, *CALM_PREFIXES)
 Read = Callable[[Port], tuple[int, Any]]
 
 
@@ -24,10 +24,12 @@ def source_of(change: tuple[str, str]) -> str | None:
         return CHECKS
     if what == "session":
         return f"{SESSIONS}@{name}"
-    for prefix in (keys.SERVICES, keys.COMMANDS, keys.REQUESTS, keys.ROTATE, keys.MAINTENANCE):
-        if name.startswith(prefix):
-            return prefix
-    return name if name in (keys.CONFIG, keys.PAUSED, keys.LEADER) else None
+    return next((watched for watched in WATCHED if name == watched or is_below(name, watched)), None)
+
+
+def is_below(key: str, prefix: str) -> bool:
+    """Say whether the prefix is a folder and the key in it."""
+    return prefix.endswith("/") and key.startswith(prefix)
 
 
 def reads_of(vm: str, *names: str) -> dict[str, Read]:
