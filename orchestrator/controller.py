@@ -27,6 +27,7 @@ from orchestrator.metrics.controller import ControllerMetrics, Decide
 from orchestrator.notify.delivery import deliver
 from orchestrator.notify.notice import Templates
 from orchestrator.notify.notifier import Notifier
+from orchestrator.observe.clock import LeaderClock, newest_moment
 from orchestrator.observe.parse import parse_policy
 from orchestrator.observe.quorum import QuorumWatch
 from orchestrator.observe.watch import Observed, Snapshot, leader_sources, start_watching
@@ -256,7 +257,7 @@ class Loop:
         """`wall` and `monotonic` are others in the simulation only. `note` is told each cycle, to be counted; neither
         it nor `heed` may wait for anything."""
         self._note = note
-        self._wall = wall
+        self._clock = LeaderClock(wall, monotonic)
         self._monotonic = monotonic
         self._port = port
         self._observed = observed
@@ -285,7 +286,7 @@ class Loop:
     @property
     def patience_s(self) -> float:
         """How long the next round waits for news at most."""
-        left_s = HEARTBEAT_S if self._wake_at is None else max(0.0, self._wake_at - self._wall())
+        left_s = HEARTBEAT_S if self._wake_at is None else max(0.0, self._wake_at - self._clock.now())
         return min(HEARTBEAT_S, left_s)
 
     def round(self) -> None:
@@ -293,12 +294,12 @@ class Loop:
         snapshot = self._observed.wait(after=self._seen, timeout_s=self.patience_s)
         is_news = snapshot.version != self._seen
         self._seen = snapshot.version
-        self._quorum.note(known=snapshot.known, monotonic=self._monotonic(), wall=self._wall())
+        self._quorum.note(known=snapshot.known, monotonic=self._monotonic())
         led_before = self._election.leads
         leads = self._keeps_leading(snapshot)
         self._liveness.beat("it leads" if leads else "it follows")
         if leads != led_before:
-            self._changed_role(leads)
+            self._changed_role(leads, snapshot)
         if not leads:
             self._heed(None, ())
         if not snapshot.known:
@@ -316,11 +317,11 @@ class Loop:
         if session is None:
             self._wake_at = None
             return
-        now = self._wall()
+        now, monotonic = self._clock.now(), self._monotonic()
         is_due = self._wake_at is not None and now >= self._wake_at
         if is_news or is_due or begins:
-            observed_at = now - (self._monotonic() - snapshot.changed_at) if is_news else now
-            since = self._quorum.since
+            observed_at = now - (monotonic - snapshot.changed_at) if is_news else now
+            since = None if self._quorum.since is None else now - (monotonic - self._quorum.since)
             cycle = self._controller.cycle(snapshot, session, now, observed_at, since)
             self._wake_at = cycle.wake_at
             self._note(cycle)
@@ -344,9 +345,11 @@ class Loop:
             log.debug("cannot campaign now: %s", problem)
             return False
 
-    def _changed_role(self, leads: bool) -> None:
-        """Begin with an empty memory, which is always safe."""
+    def _changed_role(self, leads: bool, snapshot: Snapshot) -> None:
+        """Begin with an empty memory, which is always safe, and no earlier than the former leader has left off."""
         self._controller.forget()
+        if leads:
+            self._clock.begin(newest_moment(snapshot.pairs))
         log.info("This controller %s.", "leads now" if leads else "does not lead any more")
 
     def _tend(self, snapshot: Snapshot, session: str) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from orchestrator.decide.case import Case
 from orchestrator.domain.records import Command, CommandState
 
+CLOCKS_APART_S = 1.0
+"""Two VMs whose clocks are kept by NTP are far less apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -31,10 +34,16 @@ def wait_for(case: Case, command: Command) -> Wait:
     limit_s = dispatch.play_timeout_s + dispatch.activation_timeout_s
     at = f", now at: {command.task}" if command.task else ""
     return Wait(
-        (command.claimed or command.created) + limit_s,
+        told_by_worker(case, command, command.claimed) + limit_s,
         f"{command.worker} runs {command.playbook}{at}",
         f"{command.playbook} on {command.target} has not ended in time, and no worker says why",
     )
+
+
+def told_by_worker(case: Case, command: Command, moment: float | None) -> float:
+    """Return a moment that a worker wrote down; where by its clock it cannot be, that at which the command was made."""
+    believed = moment is not None and command.created - CLOCKS_APART_S <= moment <= case.now + CLOCKS_APART_S
+    return moment if believed and moment is not None else command.created
 
 
 def trouble_of(command: Command) -> str | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from orchestrator.decide.case import Case
 from orchestrator.decide.endpoints import endpoints_are_current, put_endpoints
 from orchestrator.decide.moves import assign, case_reason
-from orchestrator.decide.plays import trouble_of, wait_for
+from orchestrator.decide.plays import told_by_worker, trouble_of, wait_for
 from orchestrator.decide.writing import create, finished, new_command, of_case, put_assignment, put_request
 from orchestrator.domain.decision import Change, Decision, Diagnosis
 from orchestrator.domain.records import Command, CommandState, Play, Request, RequestState
@@ -75,19 +75,21 @@ def _play_trouble(case: Case, kept: Kept[Request], command: Command | None) -> D
 
 def _healthy_until(case: Case, request: Request, command: Command | None) -> float:
     """Until when the target must be healthy with the lock."""
-    return _began(request, command) + case.policy.dispatch.activation_timeout_s
+    return _began(case, request, command) + case.policy.dispatch.activation_timeout_s
 
 
-def _began(request: Request, command: Command | None) -> float:
+def _began(case: Case, request: Request, command: Command | None) -> float:
     """Since when nothing but the target itself is waited for."""
     assigned = request.times.get("assigned", request.updated)
-    return max(assigned, command.finished or assigned) if command else assigned
+    return max(assigned, told_by_worker(case, command, command.finished)) if command else assigned
 
 
 def _believed_from(case: Case, request: Request, command: Command | None) -> float:
     """From when a failing check of the target counts: after a play its checks need a while to turn passing."""
     check = case.service.check
-    return _began(request, command) + (check.interval_s * (check.failures_before_critical + 1) if command else 0.0)
+    return _began(case, request, command) + (
+        check.interval_s * (check.failures_before_critical + 1) if command else 0.0
+    )
 
 
 def _waiting_for_play(case: Case, kept: Kept[Request], command: Command) -> Step:

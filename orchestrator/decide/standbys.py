@@ -24,7 +24,7 @@ from orchestrator.decide.candidates import obstacle_to_running
 from orchestrator.decide.case import Case, readable
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.moves import case_reason, rule_request
-from orchestrator.decide.plays import trouble_of, wait_for
+from orchestrator.decide.plays import told_by_worker, trouble_of, wait_for
 from orchestrator.decide.sync import whole_copies
 from orchestrator.decide.writing import create, finished, new_command, of_case
 from orchestrator.domain import keys
@@ -208,7 +208,7 @@ def _come_of(case: Case, request: Request) -> End | float:
         return RequestState.CANCELLED if cancelled else RequestState.FAILED, trouble
     if case.is_healthy_on(vm):
         return RequestState.SUCCEEDED, f"{case.name} is healthy there, {case.now - request.created:.1f} s after"
-    until = (command.finished or request.created) + case.policy.dispatch.activation_timeout_s
+    until = told_by_worker(case, command, command.finished) + case.policy.dispatch.activation_timeout_s
     why = f"{command.playbook} succeeded, but {case.name} is not healthy on {vm}"
     return (RequestState.FAILED, why) if case.now >= until else until
 

@@ -31,6 +31,11 @@ def assignment(service: str) -> str:
     return f"{SERVICES}{service}/assignment"
 
 
+def is_assignment(key: str) -> bool:
+    """Say whether the key is a service's assignment."""
+    return key.startswith(SERVICES) and key.endswith("/assignment")
+
+
 def lock(service: str) -> str:
     """Return the key of the service's role lock (held by a guard's session)."""
     return f"{SERVICES}{service}/lock"

@@ -16,14 +16,14 @@ class QuorumWatch:
 
     def __init__(self) -> None:
         self.since: float | None = None
-        """Wall clock at which the last long loss ended; None: there was none since the daemon began."""
+        """Monotonic time at which the last long loss ended; None: there was none since the daemon began."""
         self._lost_at: float | None = None
 
-    def note(self, *, known: bool, monotonic: float, wall: float) -> None:
+    def note(self, *, known: bool, monotonic: float) -> None:
         """Take note of one look."""
         if known:
             if self._lost_at is not None and monotonic - self._lost_at >= LONG_LOSS_S:
-                self.since = wall
+                self.since = monotonic
             self._lost_at = None
         elif self._lost_at is None:
             self._lost_at = monotonic

@@ -237,6 +237,21 @@ def test_a_command_that_no_worker_takes_fails_the_move_in_time() -> None:
     assert fleet.request().outcome == "no worker took its command within 30 s"
 
 
+@pytest.mark.parametrize("off_s", [-3600.0, 3600.0])
+def test_a_play_is_waited_for_as_long_as_ever_where_the_workers_clock_is_an_hour_off(off_s: float) -> None:
+    fleet = Fleet().serving().dies("home")
+    fleet.step()
+    limits = fleet.policy.dispatch
+    fleet.play(Play.ACTIVATE, CommandState.RUNNING, claimed=fleet.now + off_s)
+    outcome = fleet.step(1)
+    assert outcome.decisions == ()
+    assert outcome.wake_at == pytest.approx(START + limits.play_timeout_s + limits.activation_timeout_s, abs=1.0)
+    fleet.play(Play.ACTIVATE, CommandState.SUCCEEDED, finished=fleet.now + off_s)
+    outcome = fleet.step(1)
+    assert outcome.decisions == ()
+    assert outcome.wake_at == pytest.approx(START + limits.activation_timeout_s, abs=3.0)
+
+
 def test_a_play_whose_worker_never_says_anything_again_does_not_hold_the_request_for_ever() -> None:
     fleet = Fleet().serving().dies("home")
     fleet.step()
