@@ -1,4 +1,4 @@
-"""Consul itself is in trouble, or the disk of a controller is full: nothing moves for it, and what fails is still moved."""
+"""Consul itself is in trouble, or a controller's disk is full: nothing moves for it, and what fails still does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.machines.lab import Lab
-from deploy.trials.accidents import leader_of, wait_in_kv
+from deploy.trials.accidents import any_since, leader_of, wait_in_kv
 from deploy.trials.books import unlike_the_ledger
 from deploy.trials.outage import outage_from
 from deploy.trials.status import settle, wait_until
@@ -120,7 +120,7 @@ def test_consuls_leader_killed_in_the_middle_of_a_failover_has_it_done_once(flee
     wait_served_by(fleet, "backend", SECOND["backend"])
     settled = {**before, "backend": before["backend"] + 1}
     assert {name: epoch for name, epoch in epochs(fleet).items() if settled[name] != epoch} == {}, reasons(fleet, at)
-    commands = [value for value in kv_below(kv_of(fleet, HOME["database"]), "orch/commands/").values()]
+    commands = kv_below(kv_of(fleet, HOME["database"]), "orch/commands/").values()
     runs = [one["attempt"] for one in commands if one["created"] >= at and one["play"] == "activate"]
     assert runs == [1]
 
