@@ -16,6 +16,7 @@ What this module does about the library, each seen in its source:
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import select
 from collections.abc import Callable, Mapping
@@ -50,6 +51,8 @@ from orchestrator.store.port import (
 T = TypeVar("T")
 
 MAX_TXN_OPS = 64
+TOKEN = "by_token"
+"""Meta key of what is registered: `_Agent.token_mark` of the token by which it was."""
 """Consul accepts 128 since 1.13 and 64 before (agent/txn_endpoint.go, maxTxnOps)."""
 
 CONNECT_TIMEOUT_S = 1.0
@@ -152,6 +155,12 @@ class _Agent(consul.base.HTTPClient):  # type: ignore[misc]
             raise Refused(f"Permission denied: the token may see a part only of what {uri.partition('?')[0]} tells")
         self.leader_known = response.getheader("X-Consul-KnownLeader", "true") == "true"
         return _Answer(response.status, dict(response.getheaders()), text)
+
+    @property
+    def token_mark(self) -> str:
+        """Return what tells this token from another and says nothing about it; empty without one."""
+        token = self._token or (self._token_in_file() if self._token_file else "")
+        return hashlib.sha256(token.encode()).hexdigest()[:12] if token else ""
 
     def has_another_token(self) -> bool:
         """Read the file of the token again; say whether it holds another one, which the next request takes."""
@@ -337,7 +346,9 @@ class ConsulPort:
 
     def agent_services(self) -> tuple[AgentService, ...]:
         """See `Port.agent_services`."""
-        found = self._ask(lambda: [_agent_service(entry) for entry in self._consul.agent.services().values()])
+        entries = self._ask(lambda: list(self._consul.agent.services().values()))
+        # After the answer, which may have made another token the one in force.
+        found = [_agent_service(entry, self._agent.token_mark) for entry in entries]
         return tuple(sorted(found, key=lambda service: service.id))
 
     def agent_checks(self) -> tuple[AgentCheck, ...]:
@@ -353,7 +364,7 @@ class ConsulPort:
             "Port": service.port,
             "Address": service.address,
             "Tags": list(service.tags),
-            "Meta": dict(service.meta),
+            "Meta": {**dict(service.meta), **({TOKEN: self._agent.token_mark} if self._agent.token_mark else {})},
         }
         self._call("put", "/v1/agent/service/register", body=body)
 
@@ -582,14 +593,18 @@ def _session(entry: Mapping[str, Any]) -> Session:
     return Session(id=entry["ID"], name=entry.get("Name") or "", node=entry["Node"], checks=tuple(dict.fromkeys(bound)))
 
 
-def _agent_service(entry: Mapping[str, Any]) -> AgentService:
+def _agent_service(entry: Mapping[str, Any], token_mark: str) -> AgentService:
+    meta = dict(entry.get("Meta") or {})
+    # Without a mark the deployment has registered it, and does so again.
+    by = meta.pop(TOKEN, token_mark)
     return AgentService(
         id=entry["ID"],
         name=entry["Service"],
         port=entry.get("Port") or 0,
         address=entry.get("Address") or "",
         tags=tuple(entry.get("Tags") or ()),
-        meta=tuple(sorted((entry.get("Meta") or {}).items())),
+        meta=tuple(sorted(meta.items())),
+        by_former_token=by != token_mark,
     )
 
 

@@ -36,6 +36,7 @@ from orchestrator.store.port import (
 from orchestrator.store.sessions import kept_session, own_session
 from orchestrator.store.shown_role import with_role
 from tests.integration.consul_agent import ConsulAgent, find_consul
+from tests.integration.waiting import wait_for
 from tests.library import module
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -385,6 +386,45 @@ def test_a_token_that_is_replaced_costs_its_daemon_no_call(fleet: Fleet, tmp_pat
         port.kv_get(keys.request("5"))
     port.close()
     fleet.do(acl.changes(fleet.consul, fleet.grants, prune=True))
+
+
+def test_what_a_former_token_registered_is_told_apart_and_reaches_the_catalog_when_it_is_registered_anew(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    name, check = f"orch-guard-{VM}", keys.unit_check_id("backend")
+    old = next(each for each in fleet.grants if each["name"] == name)
+    path = tmp_path / "guard"
+    path.write_text(old["secret"])
+    port = ConsulPort(port=int(fleet.address.rpartition(":")[2]), token_file=path)
+    kept = service("orch-backend")
+
+    def register() -> None:
+        port.agent_register(kept)
+        port.agent_register_pushed(kept.id, PushedSpec(check, "backend unit", 3600.0, "passing"))
+
+    def registered() -> AgentService:
+        return next(each for each in port.agent_services() if each.id == kept.id)
+
+    def in_the_catalog() -> list[str]:
+        return [each.status for each in fleet.everything().checks()[1] if each.check_id == check]
+
+    register()
+    assert registered() == kept
+    wait_for(lambda: in_the_catalog() == ["passing"], "the catalog has the check")
+    new = {**old, "secret": str(uuid.uuid4())}
+    fleet.grants[fleet.grants.index(old)] = new
+    fleet.do(acl.changes(fleet.consul, fleet.grants, prune=False))
+    path.write_text(new["secret"])
+    assert not registered().by_former_token, "the former one is in use still"
+    fleet.do(acl.changes(fleet.consul, fleet.grants, prune=True))
+    # In the call in which the former one turns out to be no more.
+    assert registered().by_former_token
+    register()
+    port.agent_push(check, "critical", "it has failed")
+    wait_for(lambda: in_the_catalog() == ["critical"], "the catalog hears what became of it")
+    assert registered() == kept
+    port.agent_deregister(kept.id)
+    port.close()
 
 
 def test_the_key_of_gossip_is_replaced_where_all_agents_are_there_and_only_there(fleet: Fleet) -> None:

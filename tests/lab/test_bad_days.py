@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.machines.lab import Lab
-from deploy.trials.accidents import any_since, leader_of, wait_in_kv
+from deploy.trials.accidents import leader_of, wait_in_kv
 from deploy.trials.books import unlike_the_ledger
 from deploy.trials.outage import outage_from
 from deploy.trials.status import settle, wait_until
@@ -28,7 +28,7 @@ from tests.lab.fleet import (
 
 # What needs no data: a database that cannot confirm its role lock takes no write.
 HEALTH_URL = f"{FRONT_DOOR}/api/health"
-SLOW_S, ANSWERS_AFTER_S = 15.0, 5.0
+SLOW_S, ANSWERS_AFTER_S = 10.0, 5.0
 # Stands between everything on the VM and its Consul agent, and holds each answer back.
 RELAY = f"""
 import asyncio, os
@@ -67,6 +67,9 @@ def slow_consul(lab: Lab, vm: str) -> Iterator[None]:
         lab.run(vm, ["nft", "-f", "-"], text_input=REDIRECT, timeout_s=20)
         # What is open already would go on as before.
         lab.run(vm, ["ss", "--kill", "-H", "dst", "127.0.0.1", "dport", "=", "8500"], timeout_s=20)
+        asked_at = time.monotonic()
+        assert lab.ask_consul(vm, "status/leader", "--retry", "5", "--retry-connrefused").stdout
+        assert time.monotonic() - asked_at > ANSWERS_AFTER_S
         yield
     finally:
         lab.run(vm, ["nft", "delete", "table", "ip", "slow_consul"], check=False, timeout_s=20)

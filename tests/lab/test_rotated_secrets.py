@@ -9,6 +9,7 @@ from pathlib import Path
 from deploy.machines import deployment
 from deploy.machines.lab import Lab
 from deploy.machines.tools import find_tools
+from deploy.trials.accidents import leader_of
 from deploy.trials.books import unlike_each_other, unlike_the_ledger
 from deploy.trials.status import fleet_status, settle, wait_until
 from tests.lab.fleet import (
@@ -89,6 +90,16 @@ def test_every_secret_is_made_anew_while_the_fleet_serves(fleet: Lab, tmp_path: 
     assert failed == []
     assert unlike_the_ledger(fleet, writers) == []
     assert unlike_each_other(fleet, (HOME["database"], SECOND["database"]), writers) == []
+
+    # What the former tokens registered with Consul's agents is heard of as before.
+    fleet.fault("kill", HOME["backend"], "backend")
+    wait_served_by(fleet, "backend", SECOND["backend"])
+    fleet.mend()
+    killed = leader_of(fleet)
+    fleet.fault("kill", killed, "orch-controller")
+    wait_until("the other controller leads", lambda: fleet_status(fleet).get("leader") not in (None, killed), 60, 0.5)
+    fleet.mend()
+    settle(fleet)
 
     deploy(fleet, deployment.SITE)
     assert changed(fleet) == dict.fromkeys(sorted(set(HOME.values())), 0)
