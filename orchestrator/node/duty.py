@@ -235,7 +235,7 @@ def _registration(case: Case) -> Found:
         yield do.Deregister(service, f"{case.describe} on purpose: the service is not active here.")
     elif not registration.is_whole:
         yield from _first_registration(case)
-    elif registration.by_former_token:
+    elif not registration.by_own_token:
         reason = f"The guard's token is another: {service} is registered by it anew."
         yield _register(case, registration.unit_status, registration.probe_status, reason)
     elif case.at.unsynced:

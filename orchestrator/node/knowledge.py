@@ -64,7 +64,7 @@ def registrations(services: Iterable[AgentService], checks: Iterable[AgentCheck]
             meta=tuple(sorted(service.meta)),
             address=service.address,
             port=service.port,
-            by_former_token=service.by_former_token,
+            by_own_token=service.by_own_token,
             unit_status=unit.status if unit else "",
             unit_output=unit.output if unit else "",
             probe_status=probe.status if probe else "",

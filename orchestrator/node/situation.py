@@ -82,8 +82,8 @@ class Registration:
     unit_output: str = ""
     probe_status: str = ""
     probe_output: str = ""
-    by_former_token: bool = False
-    """What becomes of its checks does not reach the catalog any more (`AgentService.by_former_token`)."""
+    by_own_token: bool = True
+    """Else what becomes of its checks may not reach the catalog (`AgentService.by_own_token`)."""
     probe_unasked: bool = False
     """The agent has started and has not asked yet: its probe is critical, which means nothing for a second."""
 

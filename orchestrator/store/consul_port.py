@@ -595,8 +595,7 @@ def _session(entry: Mapping[str, Any]) -> Session:
 
 def _agent_service(entry: Mapping[str, Any], token_mark: str) -> AgentService:
     meta = dict(entry.get("Meta") or {})
-    # Without a mark the deployment has registered it, and does so again.
-    by = meta.pop(TOKEN, token_mark)
+    by = meta.pop(TOKEN, "")
     return AgentService(
         id=entry["ID"],
         name=entry["Service"],
@@ -604,7 +603,7 @@ def _agent_service(entry: Mapping[str, Any], token_mark: str) -> AgentService:
         address=entry.get("Address") or "",
         tags=tuple(entry.get("Tags") or ()),
         meta=tuple(sorted(meta.items())),
-        by_former_token=by != token_mark,
+        by_own_token=by == token_mark,
     )
 
 

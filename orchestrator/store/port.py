@@ -163,8 +163,8 @@ class AgentService:
     address: str = ""
     tags: tuple[str, ...] = ()
     meta: tuple[tuple[str, str], ...] = ()
-    by_former_token: bool = False
-    """Registered by a token that is not the caller's any more. An agent tells the catalog of a service and its checks
+    by_own_token: bool = True
+    """Registered by the token that the caller has now. An agent tells the catalog of a service and its checks
     by the tokens that registered them: once Consul does not know those, nothing arrives until they are registered
     again."""
 

@@ -60,7 +60,7 @@ class ShownRole:
             found = next((each for each in self._port.agent_services() if each.id == SERVICE_ID), None)
             if found is None:
                 log.debug("the agent has no service %s to show the role %s with", SERVICE_ID, role)
-            elif found != with_role(found, role) or found.by_former_token:
+            elif found != with_role(found, role) or not found.by_own_token:
                 self._port.agent_register(with_role(found, role))
         except (Unknown, Refused) as problem:
             log.debug("cannot show the role %s in Consul: %s", role, problem)

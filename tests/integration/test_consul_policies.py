@@ -415,10 +415,10 @@ def test_what_a_former_token_registered_is_told_apart_and_reaches_the_catalog_wh
     fleet.grants[fleet.grants.index(old)] = new
     fleet.do(acl.changes(fleet.consul, fleet.grants, prune=False))
     path.write_text(new["secret"])
-    assert not registered().by_former_token, "the former one is in use still"
+    assert registered().by_own_token, "the former one is in use still"
     fleet.do(acl.changes(fleet.consul, fleet.grants, prune=True))
     # In the call in which the former one turns out to be no more.
-    assert registered().by_former_token
+    assert not registered().by_own_token
     register()
     port.agent_push(check, "critical", "it has failed")
     wait_for(lambda: in_the_catalog() == ["critical"], "the catalog hears what became of it")

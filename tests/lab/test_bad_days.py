@@ -48,7 +48,12 @@ async def main():
 os.setuid(65533)
 asyncio.run(main())
 """
+# The loopback's connections are not tracked, and what is not tracked cannot be redirected.
 REDIRECT = """
+insert rule inet orch untracked_out tcp dport { 8500, 18500 } accept
+insert rule inet orch untracked_out tcp sport { 8500, 18500 } accept
+insert rule inet orch untracked_in tcp dport { 8500, 18500 } accept
+insert rule inet orch untracked_in tcp sport { 8500, 18500 } accept
 table ip slow_consul {
   chain output {
     type nat hook output priority -100;
@@ -73,6 +78,7 @@ def slow_consul(lab: Lab, vm: str) -> Iterator[None]:
         yield
     finally:
         lab.run(vm, ["nft", "delete", "table", "ip", "slow_consul"], check=False, timeout_s=20)
+        lab.run(vm, ["systemctl", "reload", "orch-firewall"], timeout_s=20)
         lab.run(vm, ["systemctl", "stop", "slow-consul"], check=False, timeout_s=20)
 
 

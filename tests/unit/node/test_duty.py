@@ -402,7 +402,7 @@ def test_a_service_that_left_the_policy_is_deregistered() -> None:
 def test_an_instance_that_a_former_token_registered_is_registered_anew_as_it_is() -> None:
     at = situation()
     assert at.registration is not None
-    (again,) = plan_of(replace(at, registration=replace(at.registration, by_former_token=True))).duties
+    (again,) = plan_of(replace(at, registration=replace(at.registration, by_own_token=False))).duties
     reason = "The guard's token is another: frontend is registered by it anew."
     assert again == do.Register("frontend", reason, "active", PASSING, PASSING)
 
