@@ -186,6 +186,18 @@ def mend(vm: str | None, as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("vm")
+def replace(vm: str) -> None:
+    """Put a new machine in the place of VM: the same name and address, an empty disk, other host keys.
+
+    Nothing is deployed there: that is what playbooks/replace_vm.yml is for.
+    """
+    lab = _open(_progress())
+    lab.replace(vm)
+    _print_status(lab.status())
+
+
+@main.command()
 def tools() -> None:
     """Find or build consul and consul-template; print where they are."""
     from deploy.machines.tools import find_tools

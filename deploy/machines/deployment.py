@@ -16,7 +16,7 @@ from deploy.machines import cache
 from deploy.machines.fleet import Fleet
 from deploy.machines.image import build_id
 from deploy.machines.places import CHECKOUT, LabPlaces
-from deploy.machines.playbook import PLAYBOOKS, run_playbook
+from deploy.machines.playbook import ANSIBLE, PLAYBOOKS, run_playbook
 from deploy.machines.tools import Tools, app_modules, wheel
 
 Say = Callable[[str], None]
@@ -81,6 +81,11 @@ def saved_state(fleet: Fleet, tools: Tools, layers: Sequence[Path]) -> SavedStat
     return SavedState(cache.key_of(texts=texts, paths=paths, relative_to=CHECKOUT))
 
 
+def is_of_a_deployment(layer: str) -> bool:
+    """Say whether a layer of a VM's disk is what a deployment wrote, and not the image's."""
+    return Path(layer).is_relative_to(cache.entry_path("state", "any").parent)
+
+
 def kept_to_start_from(saved: SavedState | None, *, fresh: bool) -> SavedState | None:
     """Return the state to boot the machines from; None: from the image, which is then deployed (or left bare)."""
     return saved if saved is not None and saved.exists() and not fresh else None
@@ -90,8 +95,10 @@ def has_site() -> bool:
     return (PLAYBOOKS / SITE).is_file()
 
 
-def deploy(places: LabPlaces, tools: Tools, say: Say, playbook: str = SITE, **more: object) -> None:
-    """Run site.yml, or a playbook that ends with it, against the booted machines."""
+def deploy(
+    places: LabPlaces, tools: Tools, say: Say, playbook: str = SITE, ansible: Path = ANSIBLE, **more: object
+) -> None:
+    """Run site.yml, or a playbook that has it run, against the booted machines; `ansible` as of `run_playbook`."""
     variables: dict[str, object] = {
         "consul_binary": str(tools.consul),
         "consul_template_binary": str(tools.consul_template),
@@ -105,12 +112,16 @@ def deploy(places: LabPlaces, tools: Tools, say: Say, playbook: str = SITE, **mo
     }
     say(f"deploying with ansible/playbooks/{playbook}")
     if sys.stderr.isatty():
-        _deploy_with_bar(places, playbook, variables)
+        _deploy_with_bar(places, playbook, variables, ansible)
     else:
-        run_playbook(places, playbook, variables, lambda done, total, name: say(f"deploy {done}/{total}: {name}"))
+
+        def tell(done: int, total: int, name: str) -> None:
+            say(f"deploy {done}/{total}: {name}")
+
+        run_playbook(places, playbook, variables, tell, ansible)
 
 
-def _deploy_with_bar(places: LabPlaces, playbook: str, variables: Mapping[str, object]) -> None:
+def _deploy_with_bar(places: LabPlaces, playbook: str, variables: Mapping[str, object], ansible: Path) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -121,4 +132,4 @@ def _deploy_with_bar(places: LabPlaces, playbook: str, variables: Mapping[str, o
         def step(done: int, total: int, name: str) -> None:
             progress.update(task, completed=done, total=total, description=name)
 
-        run_playbook(places, playbook, variables, step)
+        run_playbook(places, playbook, variables, step, ansible)

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from deploy.machines import deployment, faults, health, image, ui_relay
+from deploy.machines import deployment, faults, health, image, slow_link, ui_relay
 from deploy.machines.access import make_operator_key, pin_host_keys, ssh_options
 from deploy.machines.cache import held_lock, tidy
 from deploy.machines.cgroups import VmCgroup, hierarchies
@@ -209,6 +209,24 @@ class Lab:
         with ThreadPoolExecutor(max_workers=len(self.fleet.vms)) as pool:
             for outcome in [pool.submit(action, machine) for machine in self.machines()]:
                 outcome.result()
+
+    def replace(self, vm: str) -> None:
+        """Put a new machine in a VM's place: its name and address, the image's empty disk, host keys of its own.
+
+        The old one is gone without a word, as in a power cut. Nothing is deployed on the new one; it answers SSH.
+        """
+        machine = self.machine(vm)
+        with self.changing() as state:
+            self.network.link_down(vm)
+            machine.remove()
+            self.network.disconnect_vm(vm)
+            slow_link.forget(self, vm)
+            state.faults = [fault for fault in state.faults if fault.vm != vm]
+            state.lower[vm] = [layer for layer in state.lower[vm] if not deployment.is_of_a_deployment(layer)]
+            self.boot_one(machine, state, make_operator_key(self.places))
+            health.wait_for_boot([machine], self.say)
+            pin_host_keys(self.places, self.machines())
+            health.wait_for_ssh(self.places, self.fleet, self.say)
 
     def down(self) -> None:
         """Remove the lab: processes, mounts, namespaces, cgroups, its directory. Also one that is half-made."""

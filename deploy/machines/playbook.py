@@ -20,7 +20,8 @@ from deploy.machines.fleet import INVENTORY
 from deploy.machines.network import in_namespace
 from deploy.machines.places import CHECKOUT, LabError, LabPlaces
 
-PLAYBOOKS = CHECKOUT / "ansible" / "playbooks"
+ANSIBLE = CHECKOUT / "ansible"
+PLAYBOOKS = ANSIBLE / "playbooks"
 DEPLOY_GROUP = "deploy.lab"
 FAILURE_LINES = 60
 _STEP = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(.*)\] \*")
@@ -28,12 +29,12 @@ _STEP = re.compile(r"^(?:TASK|RUNNING HANDLER) \[(.*)\] \*")
 Step = Callable[[int, int, str], None]
 
 
-def environment(places: LabPlaces) -> dict[str, str]:
+def environment(places: LabPlaces, ansible: Path = ANSIBLE) -> dict[str, str]:
     """Return the environment of ansible-playbook: this lab's key, nothing of the user's own Ansible settings."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
     env |= {
         "PATH": f"{Path(sys.executable).parent}:{env.get('PATH', '')}",
-        "ANSIBLE_CONFIG": str(CHECKOUT / "ansible" / "ansible.cfg"),
+        "ANSIBLE_CONFIG": str(ansible / "ansible.cfg"),
         "ANSIBLE_SSH_CONTROL_PATH_DIR": str(places.home / "cp"),
         "ANSIBLE_LOCAL_TEMP": str(places.home / "ansible-tmp"),
         "ANSIBLE_NOCOLOR": "1",
@@ -45,19 +46,25 @@ def environment(places: LabPlaces) -> dict[str, str]:
     return env
 
 
-def arguments(places: LabPlaces, playbook: str, variables: Mapping[str, object]) -> list[str]:
+def arguments(places: LabPlaces, playbook: str, variables: Mapping[str, object], ansible: Path = ANSIBLE) -> list[str]:
     """Return the command line of one play; the same that an operator would type."""
-    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(INVENTORY)]
+    inventory = ansible / INVENTORY.relative_to(ANSIBLE)
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(inventory)]
     argv += ["--private-key", str(places.operator_key), "--user", "root"]
     argv += ["--ssh-common-args", " ".join(ssh_options(places)[2:])]
     secrets = {"orch_secrets_dir": str(places.secrets), "orch_vault_password_file": str(places.vault_password)}
     argv += ["-e", json.dumps({**secrets, **variables})]
-    return [*argv, str(PLAYBOOKS / playbook)]
+    return [*argv, str(ansible / "playbooks" / playbook)]
 
 
-def run_playbook(places: LabPlaces, playbook: str, variables: Mapping[str, object], step: Step) -> None:
-    """Run a playbook to its end; LabError with the end of its output when it fails."""
-    argv, env = arguments(places, playbook, variables), environment(places)
+def run_playbook(
+    places: LabPlaces, playbook: str, variables: Mapping[str, object], step: Step, ansible: Path = ANSIBLE
+) -> None:
+    """Run a playbook to its end; LabError with the end of its output when it fails.
+
+    `ansible`: the folder of that name in the operator's checkout, where that is not this one.
+    """
+    argv, env = arguments(places, playbook, variables, ansible), environment(places, ansible)
     total = count_tasks(argv, env)
     group = VmCgroup(places.name, DEPLOY_GROUP)
     group.make()

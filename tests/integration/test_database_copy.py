@@ -28,6 +28,8 @@ from tests.integration.mariadb_server import (
     ACCOUNTS_AND_SCHEMA,
     APP_PASSWORD,
     APP_USER,
+    BACKUP_USER,
+    GUARD_USER,
     REPLICATION_PASSWORD,
     REPLICATION_USER,
     Datadirs,
@@ -192,7 +194,7 @@ def test_mariadb_knows_every_setting_of_the_rendered_configuration_and_has_what_
     assert done.returncode == 0, done.stderr
     assert "unknown" not in done.stderr
     effective = dict(line.split(maxsplit=1) for line in done.stdout.splitlines() if len(line.split()) == 2)
-    assert effective["server-id"] == "2"
+    assert int(effective["server-id"]) > 0
     assert effective["read-only"] == "TRUE"
     assert effective["require-secure-transport"] == "TRUE"
     assert effective["rpl-semi-sync-master-timeout"] == str(SEMI_SYNC_TIMEOUT_MS)
@@ -217,6 +219,19 @@ def test_where_home_had_data_before_the_binlog_began_a_standby_must_be_cloned(pa
     answer(home, "found", text=FOUNDING)
     follow(standby, home)
     assert answer(standby, "needed")["needed"] is True
+
+
+def test_a_copy_that_only_its_package_has_made_is_cloned_unless_it_holds_data_of_somebody_s(
+    pair: tuple[MariaDb, MariaDb],
+) -> None:
+    _, new = pair
+    assert answer(new, "needed")["needed"] is False, "a standby that was deployed, and follows nobody yet"
+    for user in (GUARD_USER, BACKUP_USER):
+        new.own(f"DROP USER {user}@localhost")
+    told = answer(new, "needed")
+    assert (told["needed"], told["empty"], told["why"]) == (True, True, "it is as its package made it")
+    new.ask("CREATE DATABASE mine")
+    assert "holds mine and was never the fleet's" in refusal(new, "needed")
 
 
 def test_what_calls_for_a_clone_is_what_the_guard_takes_for_it() -> None:

@@ -188,6 +188,19 @@ def test_a_machine_without_power_is_gone_at_once_and_boots_again_with_its_disk(p
     assert subprocess.run(probe.ssh_command(VM, ["true"]), timeout=30).returncode == 0
 
 
+def test_a_new_machine_in_a_vms_place_has_its_name_and_address_and_nothing_else_of_it(bare_lab: Lab) -> None:
+    bare_lab.run(VM, ["touch", "/root/kept"])
+    own = ["cat", "/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub"]
+    former = bare_lab.run(VM, own).stdout
+    bare_lab.fault("poweroff", VM)
+    bare_lab.replace(VM)
+    assert bare_lab.run(VM, ["test", "-e", "/root/kept"], check=False).returncode == 1
+    assert not set(bare_lab.run(VM, own).stdout.splitlines()) & set(former.splitlines())
+    assert bare_lab.status()["vms"][VM]["faults"] == []
+    logged_in = subprocess.run(bare_lab.ssh_command(VM, ["hostname"]), timeout=30, capture_output=True, text=True)
+    assert logged_in.stdout == f"{VM}\n"
+
+
 def test_faults_in_force_are_shown_and_mended_together(probe: Lab) -> None:
     probe.fault("kill", VM, "lab-probe")
     probe.fault("cut", VM)
