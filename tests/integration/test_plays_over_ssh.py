@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.machines.places import CHECKOUT
 from orchestrator.execute.environment import Places
 from orchestrator.execute.play import AnsiblePlays, Order, PlayEnded, PlayEvent, TaskStarted
 from orchestrator.execute.processes import kill_tree
@@ -164,3 +165,14 @@ def test_a_vm_whose_host_key_is_another_is_refused(vm: SshVm) -> None:
     _, _, ended = run(vm)
     assert ended.rc == 4
     assert any("UNREACHABLE" in line or "unreachable" in line for line in ended.tail)
+
+
+def test_a_task_without_a_module_runs_by_a_key_that_is_given_no_terminal(vm: SshVm) -> None:
+    keys = vm.directory / "ssh" / "authorized_keys"
+    keys.write_text(f"restrict {keys.read_text()}")
+    settings = (CHECKOUT / "ansible" / "ansible.cfg").read_text()
+    (vm.places.ansible_dir / "ansible.cfg").write_text(settings.replace("inventory/hosts", "hosts"))
+    play = '- hosts: "{{ target }}"\n  tasks:\n    - {name: started at once, ansible.builtin.raw: echo hello}\n'
+    (vm.places.ansible_dir / "playbooks" / "quick.yml").write_text(play)
+    ended = run(vm)[2]
+    assert ended.rc == 0, ended.tail
