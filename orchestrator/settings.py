@@ -90,6 +90,8 @@ class BackupSettings(_Frozen):
     keep: int = Field(default=7, ge=1)
     after: tuple[str, ...] = ()
     """A program and its arguments, run with the folder of each new backup: to carry it off the VM."""
+    max_age_h: float = Field(default=50.0, gt=0)
+    """Hours after which the doctor misses a newer one."""
 
 
 class LocalSettings(_Frozen):
@@ -98,7 +100,8 @@ class LocalSettings(_Frozen):
     vm: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
     consul: ConsulSettings = ConsulSettings()
     amqp: AmqpSettings
-    ansible_dir: Path = Path("/opt/orch/ansible")
+    ansible_dir: Path = Path("/opt/orch/plays/ansible")
+    """Of the current playbooks; `execute.releases` finds the others beside them."""
     templates_dir: Path = DEFAULT_TEMPLATES
     """Has the folder `notify`, on a controller's VM."""
     state_dir: Path = Path("/var/lib/orch")

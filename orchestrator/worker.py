@@ -17,6 +17,7 @@ from orchestrator.domain import keys
 from orchestrator.domain.wire import Senders
 from orchestrator.execute.environment import Places
 from orchestrator.execute.play import AnsiblePlays
+from orchestrator.execute.releases import Releases
 from orchestrator.execute.warm import WarmServer
 from orchestrator.execute.warm_ssh import WarmSsh
 from orchestrator.liveness import Liveness
@@ -52,7 +53,7 @@ class _Daemon:
         self.watch_stop = threading.Event()
         self.observed = start_watching(
             lambda stale: self.make_port(stale_reads=stale),
-            worker_sources(self.watch_stop),
+            worker_sources(settings.vm, self.watch_stop),
             self.watch_stop,
         )
         self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -66,7 +67,14 @@ class _Daemon:
         )
         senders = Senders(settings.amqp.controller.user, settings.amqp.requesters)
         self.worker = Worker(
-            self.make_port(), self.plays, self.consumer, settings.vm, senders, time.time, self.metrics.note
+            self.make_port(),
+            self.plays,
+            self.consumer,
+            settings.vm,
+            senders,
+            time.time,
+            self.metrics.note,
+            Releases(settings.ansible_dir).look,
         )
         self.liveness = Liveness(settings.health_ports.worker, STALE_AFTER_S, "worker", self.metrics)
 
@@ -104,7 +112,7 @@ class _Daemon:
         cycle = self.worker.cycle(seen_in(snapshot), time.monotonic())
         self.plays.keep_artefacts = self.worker.dispatch.keep_artefacts
         self.liveness.beat(cycle.sentence)
-        self.warm.ensure_running()
+        self.warm.ensure_running(may_end=self.worker.is_idle)
         return snapshot.version, cycle.wake_at
 
     def retire(self, after: int) -> None:
@@ -130,7 +138,7 @@ class _Daemon:
             log.warning("The session could not be ended: %s", problem)
 
 
-def worker_sources(stop: threading.Event) -> tuple[Source, ...]:
+def worker_sources(vm: str, stop: threading.Event) -> tuple[Source, ...]:
     """Return what a worker watches."""
     sessions = Source(
         SESSIONS, lambda port, index, wait_s: port.session_list(port.node_name(), index=index, wait_s=wait_s)
@@ -139,6 +147,7 @@ def worker_sources(stop: threading.Event) -> tuple[Source, ...]:
         prefix_source(keys.COMMANDS),
         prefix_source(keys.SERVICES),
         prefix_source(keys.CONFIG, swift=False),
+        prefix_source(keys.installed(vm), swift=False),
         sessions,
         pulse_source(stop),
     )

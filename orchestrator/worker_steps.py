@@ -19,20 +19,33 @@ from orchestrator.backoff import pause_s
 from orchestrator.dispatch.consumer import Delivery, Mailbox
 from orchestrator.domain import keys
 from orchestrator.domain.policy import DispatchPolicy, Policy
-from orchestrator.domain.records import Assignment, Command, Request
-from orchestrator.domain.view import Kept
+from orchestrator.domain.records import Assignment, Command, Installed, Request
+from orchestrator.domain.view import Kept, Unreadable
 from orchestrator.domain.wire import Message, Senders, contradiction, parse_message
-from orchestrator.execute.choice import Ack, Choice, Claim, Close, CommandSeen, Refuse, Rules, Situation, Stop, choose
-from orchestrator.execute.claim import claim_command, close_command, written
+from orchestrator.execute.choice import (
+    Ack,
+    Choice,
+    Claim,
+    Close,
+    CommandSeen,
+    Refuse,
+    Reject,
+    Rules,
+    Situation,
+    Stop,
+    choose,
+)
+from orchestrator.execute.claim import claim_command, close_command, refuse_command, written
 from orchestrator.execute.desk import Desk, fields_of
 from orchestrator.execute.knowledge import Knowledge
 from orchestrator.execute.messages import Placed, hand_request, place_request
 from orchestrator.execute.noted import ClaimTried, MessageTaken, Noted, ignore
 from orchestrator.execute.play import PlayEvent, Plays
 from orchestrator.execute.refusals import Refusals
+from orchestrator.execute.releases import Found
 from orchestrator.observe.parse import parse_policy
 from orchestrator.store.port import KvPair, Port, Refused, Session, Unknown
-from orchestrator.store.records import create_record, read_record
+from orchestrator.store.records import create_record, encoded, kept_or_unreadable, read_record
 from orchestrator.store.sessions import own_session, worker_session
 
 log = logging.getLogger(__name__)
@@ -43,6 +56,8 @@ PARALLEL_PLAYS = 4
 SESSION_PAUSES = wait_fixed(0.5)
 CLAIM_PAUSES = wait_fixed(0.3)
 UNANSWERED_PAUSES = wait_fixed(0.3)
+PLAYBOOKS_LOOKED_AT_EVERY_S = 10.0
+NO_PLAYBOOKS = Found(None, {})
 # Reading what a message or a new epoch names, then choosing again: the record, its assignment, and once to spare.
 MAX_ROUNDS = 4
 
@@ -59,7 +74,7 @@ class Seen:
     """What the watch shows at one moment."""
 
     pairs: tuple[KvPair, ...]
-    """Keys under `orch/commands/` and `orch/services/`, and `orch/config`."""
+    """Keys under `orch/commands/` and `orch/services/`, `orch/config`, and what this VM has of playbooks."""
     sessions: tuple[Session, ...] | None
     """Sessions of this VM; None while not known."""
     known: bool
@@ -87,8 +102,9 @@ class Worker:
         senders: Senders,
         wall: Callable[[], float],
         note: Callable[[Noted], None] = ignore,
+        look_at_playbooks: Callable[[], Found] = lambda: NO_PLAYBOOKS,
     ) -> None:
-        """`note` is told what may be counted."""
+        """`note` is told what may be counted. `look_at_playbooks` reads what this VM has; it may take some 10 ms."""
         self._port = port
         self._mailbox = mailbox
         self._vm = vm
@@ -106,6 +122,10 @@ class Worker:
         self._refusals = Refusals(vm)
         self._not_before: dict[str, float] = {}
         self._retiring = False
+        self._look_at_playbooks = look_at_playbooks
+        self._playbooks = NO_PLAYBOOKS
+        self._next_look = float("-inf")
+        self._left: frozenset[str] = frozenset()
         self._said = ""
         self._trouble = ""
 
@@ -190,6 +210,9 @@ class Worker:
         if answered:
             wake_at, answered = self._desk.write_due(now)
             wakes.append(wake_at)
+        if answered:
+            answered = self._tell_playbooks(seen, now)
+        self._tell_unreadable()
         for kept in self._desk.take_written():
             self._knowledge.learn_direct(keys.command(kept.value.id), kept, now)
         choice, answered = self._choose_and_act(now, answered)
@@ -278,6 +301,42 @@ class Worker:
         self._refusals.note_written(now)
         return True
 
+    def _tell_playbooks(self, seen: Seen, now: float) -> bool:
+        """Keep in KV which playbooks this VM has. False: Consul did not answer."""
+        if now < self._next_look or not seen.known or self._retiring:
+            return True
+        self._next_look = now + PLAYBOOKS_LOOKED_AT_EVERY_S
+        self._playbooks = self._look_at_playbooks()
+        kept = tuple(sorted(self._playbooks.kept))
+        pair = next((pair for pair in seen.pairs if pair.key == keys.installed(self._vm)), None)
+        told = kept_or_unreadable(pair, Installed) if pair is not None else None
+        if not kept and told is None:
+            return True
+        if isinstance(told, Kept) and (told.value.current, told.value.kept) == (self._playbooks.current, kept):
+            return True
+        installed = Installed(vm=self._vm, current=self._playbooks.current, kept=kept, at=self._wall())
+        try:
+            self._port.kv_put(keys.installed(self._vm), encoded(installed))
+        except (Unknown, Refused) as problem:
+            self._tell(f"It cannot be written now which playbooks are here: {problem}")
+            return False
+        return True
+
+    def _tell_unreadable(self) -> None:
+        """Say once of each command that is left alone because this worker cannot read it."""
+        found = self._knowledge.commands(())
+        left = frozenset(command_id for command_id, kept in found.items() if isinstance(kept, Unreadable))
+        for command_id in sorted(left - self._left):
+            kept = found[command_id]
+            assert isinstance(kept, Unreadable)
+            log.warning(
+                "Command %s is left to another worker: its record cannot be read here: %s.",
+                command_id,
+                kept.problem,
+                extra={"command": command_id},
+            )
+        self._left = left
+
     def _choose_and_act(self, now: float, answered: bool) -> tuple[Choice, bool]:
         """Choose, reading directly what the watch does not show yet, then act. Without answers from Consul only plays
         are stopped and messages acknowledged."""
@@ -297,10 +356,10 @@ class Worker:
             elif isinstance(action, Ack):
                 for _, delivery in self._held.pop(action.command_id, []):
                     self._mailbox.ack(delivery)
-            elif isinstance(action, Refuse):
+            elif isinstance(action, Reject):
                 for _, delivery in self._held.pop(action.command_id, []):
                     self._refuse(delivery, action.sentence)
-            elif isinstance(action, Claim | Close) and answered:
+            elif isinstance(action, Claim | Close | Refuse) and answered:
                 answered = self._write(action, now)
         return choice, answered
 
@@ -324,6 +383,9 @@ class Worker:
                 self.dispatch.max_attempts,
                 0 if self._retiring else PARALLEL_PLAYS,
             ),
+            vm=self._vm,
+            playbooks=self._playbooks_for(commands),
+            workers=self._workers,
         )
 
     def _refuse_forged(self, commands: Mapping[str, CommandSeen]) -> None:
@@ -339,6 +401,24 @@ class Worker:
             if not self._held[command_id]:
                 del self._held[command_id]
 
+    def _playbooks_for(self, commands: Mapping[str, CommandSeen]) -> frozenset[str]:
+        """Return which playbooks this worker can run a command with: looked at anew while one waits that asks for some,
+        since somebody may have changed them a moment ago."""
+        if any(
+            isinstance(kept, Kept)
+            and not kept.value.is_final
+            and kept.value.playbooks is not None
+            and kept.session in (None, self._session)
+            for kept in commands.values()
+        ):
+            self._playbooks = self._look_at_playbooks()
+        return frozenset(self._playbooks.kept)
+
+    @property
+    def _workers(self) -> frozenset[str]:
+        vms = self._policy.vms if self._policy is not None else {}
+        return frozenset(name for name, vm in vms.items() if "worker" in vm.roles)
+
     def _read_directly(self, key: str, now: float) -> bool:
         try:
             if key.startswith(keys.COMMANDS):
@@ -350,11 +430,14 @@ class Worker:
             return False
         return True
 
-    def _write(self, action: Claim | Close, now: float) -> bool:
-        """Claim or close a command. False: Consul did not say what became of it; the watch or a later read will."""
+    def _write(self, action: Claim | Close | Refuse, now: float) -> bool:
+        """Claim, close or refuse a command. False: Consul did not say what came of it; the watch or a read will."""
         try:
             if isinstance(action, Claim):
                 self._claim(action, now)
+            elif isinstance(action, Refuse):
+                refused = refuse_command(self._port, action.command, self._vm, action.reason)
+                self._after_write(action.command, refused, None, action.sentence, now)
             else:
                 closed = close_command(self._port, action.command, action.state, action.sentence, self._wall())
                 self._after_write(action.command, closed, None, action.sentence, now)

@@ -13,7 +13,7 @@ import secrets
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -58,10 +58,10 @@ def _real_decide(view: View, memory: Memory, policy: Policy, now: float) -> Outc
     return decide(view, memory, policy, now)
 
 
-def _ask_vms(settings: LocalSettings, question: Question) -> Iterator[tuple[str, Asked]]:
+def _ask_vms(settings: LocalSettings, questions: Mapping[str, Question]) -> Iterator[tuple[str, Asked]]:
     from orchestrator.doctor.ask import ask_vms
 
-    return ask_vms(settings, question)
+    return ask_vms(settings, questions)
 
 
 def _ask_queues(amqp: AmqpSettings) -> QueueFacts:
@@ -81,7 +81,7 @@ class App:
 
     open_port: Callable[[str, int, str | None], Port] = _open_consul
     decide: Decide = _real_decide
-    ask_vms: Callable[[LocalSettings, Question], Iterator[tuple[str, Asked]]] = _ask_vms
+    ask_vms: Callable[[LocalSettings, Mapping[str, Question]], Iterator[tuple[str, Asked]]] = _ask_vms
     ask_queues: Callable[[AmqpSettings], QueueFacts] = _ask_queues
     now: Callable[[], float] = time.time
     monotonic: Callable[[], float] = time.monotonic

@@ -14,7 +14,7 @@ from orchestrator.cli.exits import Exit, Stop
 
 if TYPE_CHECKING:
     from orchestrator.cli.fleet import Fleet
-    from orchestrator.doctor.facts import Asked, Question
+    from orchestrator.doctor.facts import Asked
     from orchestrator.doctor.findings import Finding
     from orchestrator.domain.policy import Policy
     from orchestrator.settings import LocalSettings
@@ -70,14 +70,23 @@ def _as_json(one: Finding) -> dict[str, Any]:
 
 
 def _answer_here(app: App, settings: LocalSettings) -> None:
+    from orchestrator.backup.kept import Shelf
     from orchestrator.doctor.facts import FORMAT, Question
     from orchestrator.doctor.here import facts_here
 
     asked = sys.stdin.read() if not sys.stdin.isatty() else ""
-    question = Question.model_validate_json(asked) if asked.strip() else Question()
+    try:
+        question = Question.model_validate_json(asked) if asked.strip() else Question()
+    except ValueError:
+        raise Stop(Exit.REFUSED, "refused: what stands on stdin is no doctor's question.") from None
     if question.format != FORMAT:
         raise Stop(Exit.REFUSED, f"refused: the question has format {question.format}, this orch knows {FORMAT}.")
-    click.echo(facts_here(question, settings).model_dump_json())
+
+    def newest_backups() -> dict[str, float]:
+        # The oldest come first.
+        return {each.kind.value: each.at for each in Shelf(settings.backups.directory).backups()}
+
+    click.echo(facts_here(question, settings, lambda: _trouble_with_consul(app), newest_backups).model_dump_json())
 
 
 def _examine(app: App, settings: LocalSettings) -> Iterator[Finding]:
@@ -85,9 +94,11 @@ def _examine(app: App, settings: LocalSettings) -> Iterator[Finding]:
     from concurrent.futures import ThreadPoolExecutor
 
     from orchestrator.doctor.findings import error, unknown
-    from orchestrator.doctor.judge import judge_vms
-    from orchestrator.doctor.judge_fleet import judge_queues
+    from orchestrator.doctor.judge import judge_backups, judge_vms
+    from orchestrator.doctor.judge_fleet import judge_playbooks, judge_queues
+    from orchestrator.doctor.judge_network import judge_network
     from orchestrator.doctor.judge_units import judge_units
+    from orchestrator.doctor.questions import questions_for
 
     fleet = _fleet(app)
     if isinstance(fleet, str):
@@ -102,12 +113,15 @@ def _examine(app: App, settings: LocalSettings) -> Iterator[Finding]:
     with ThreadPoolExecutor(1) as pool:
         queues = pool.submit(app.ask_queues, settings.amqp)
         asked = {}
-        for vm, answer in app.ask_vms(settings, _question(policy)):
+        for vm, answer in app.ask_vms(settings, questions_for(policy)):
             asked[vm] = answer
             _tell(app, vm, answer)
         yield from judge_vms(asked)
+        yield from judge_backups(asked, settings.backups.max_age_h)
         yield from judge_queues(queues.result())
     if not isinstance(fleet, str):
+        yield from judge_network(asked, settings.vm, fleet.view, policy)
+        yield from judge_playbooks(asked, fleet.view, policy)
         for vm, answer in asked.items():
             if answer.facts is not None:
                 yield from judge_units(vm, answer.facts.units, fleet.view, policy)
@@ -128,13 +142,14 @@ def _tell(app: App, vm: str, answer: Asked) -> None:
         click.echo(f"{vm} {said} ({answer.answered - answer.sent:.1f} s)", err=True)
 
 
-def _question(policy: Policy) -> Question:
-    from orchestrator.doctor.facts import Question
+def _trouble_with_consul(app: App) -> str:
+    """Say what is wrong with this VM's own agent; nothing, where it knows a leader."""
+    from orchestrator.store.port import Refused, Unknown
 
-    return Question(
-        vms={name: vm.address for name, vm in policy.vms.items()},
-        units=tuple(service.unit for service in policy.services.values()),
-    )
+    try:
+        return "" if app.port.leader_known() else "knows no leader"
+    except (Refused, Unknown) as problem:
+        return f"does not answer: {problem}"
 
 
 def _fleet(app: App) -> Fleet | str:

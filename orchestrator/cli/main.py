@@ -47,6 +47,7 @@ VERBS: Mapping[str, tuple[str, str]] = {
     "config": ("config:config", "Validate, show, compare, write and import the fleet's policy."),
     "backup": ("backup:backup", "Make, list and go back to backups of the database and of Consul."),
     "notify": ("notify:notify", "Try the sinks that are told of what happens."),
+    "playbooks": ("playbooks:playbooks", "Say which playbooks the workers have, and have them be the same."),
     "doctor": ("doctor:doctor", "Find what is wrong with the fleet, and say what to do about it."),
     "replay": ("replay:replay", "Feed recorded inputs to decide() and print what it says."),
     "controller": ("daemons:controller", "Run the controller."),

@@ -283,9 +283,10 @@ def command(row: Report) -> RenderableType:
     shown = [
         (name, clock_time(value) if name in times else stated(str(value)))
         for name, value in row.items()
-        if name != "tail" and value not in (None, "")
+        if name not in ("tail", "refusals") and value not in (None, "")
     ]
-    return columns(("", ""), shown)
+    refused = [("refused by", Text(f"{vm}: {reason}")) for vm, reason in row["refusals"].items()]
+    return columns(("", ""), [*shown, *refused])
 
 
 def why(report: Report) -> RenderableType:
@@ -295,6 +296,22 @@ def why(report: Report) -> RenderableType:
         if lines:
             parts += [Text(), Text(title, style="bold underline"), *(Text(f"  {line}") for line in lines)]
     return Group(*parts)
+
+
+def playbooks(report: Report, at: float) -> RenderableType:
+    """Return the released playbooks, and those of each worker."""
+    release = report["release"]
+    told = Text("no playbooks were released yet", style="bold red")
+    if release:
+        when = f"{age(at - release['at'])} ago by {release['by']}"
+        told = Text(f"released: {release['digest'][:12]}, {when} (orch {release['orch']})")
+    rows = []
+    for vm, row in report["workers"].items():
+        state = ("the released ones", "green") if row["is_current"] else ("NOT the released ones", "bold red")
+        if not row["is_current"] and row["has_release"]:
+            state = ("other ones; it has the released ones too and runs commands with them", "yellow")
+        rows.append((Text(vm, style="bold"), (row["current"] or "unknown")[:12], Text(*state)))
+    return Group(told, Text(), columns(("WORKER", "CURRENT", "WHICH ARE"), rows))
 
 
 def findings(rows: Sequence[Report]) -> RenderableType:

@@ -53,8 +53,8 @@ def age(seconds: float) -> str:
 
 
 def record(value: Record) -> Report:
-    """Return a record as it stands in KV."""
-    return value.model_dump(mode="json", exclude_none=True)
+    """Return a record as it stands in KV, without its format, which is for other releases of orch."""
+    return value.model_dump(mode="json", exclude_none=True, exclude={"format"})
 
 
 # -- status --------------------------------------------------------------------------------------------------

@@ -96,6 +96,9 @@ def _restored(case: Unfounded) -> Step | None:
     problem = f"The assignment of {case.name} in KV " + (
         f"cannot be read ({bad.problem})" if isinstance(bad, Unreadable) else "is gone"
     )
+    if isinstance(bad, Unreadable) and bad.is_newer:
+        why = "a controller of that release is to lead: bring this one's VM up to date"
+        return None, diagnosis("assignment_unreadable", case.name, f"{problem}, so it is left alone.", because=why)
     if newest is None or newest.epoch < 1:
         if bad is None:
             return None
@@ -209,6 +212,7 @@ def _first_command(case: Unfounded, request: Request, assignment: Assignment, nu
         unit=case.service.unit,
         source=assignment.active if copies else None,
         clone=clone_by(case.service, request) if copies else None,
+        playbooks=case.view.playbooks,
         epoch=assignment.epoch,
         created=case.now,
     )

@@ -25,10 +25,11 @@ def wait_for(case: Case, command: Command) -> Wait:
     """Return the wait for a command that is not final: for a worker to take it, or for the end of its play."""
     dispatch = case.policy.dispatch
     if command.state is CommandState.PENDING:
+        refused = "".join(f"; {vm} refused it: {reason}" for vm, reason in sorted(command.refusals.items()))
         return Wait(
             command.created + dispatch.activation_timeout_s,
-            f"waiting for a worker to take {command.id}",
-            f"no worker took its command within {dispatch.activation_timeout_s:g} s",
+            f"waiting for a worker to take {command.id}{refused}",
+            f"no worker took its command within {dispatch.activation_timeout_s:g} s{refused}",
         )
     # A worker ends a play at its limit, if there still is a worker.
     limit_s = dispatch.play_timeout_s + dispatch.activation_timeout_s

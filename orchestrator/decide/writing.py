@@ -138,6 +138,7 @@ def new_command(
         unit=service.unit,
         source=assignment.active if copies else None,
         clone=clone_by(service, request) if copies else None,
+        playbooks=case.view.playbooks,
         epoch=assignment.epoch,
         created=case.now,
     )

@@ -30,7 +30,7 @@ class Question(_Frozen):
     units: tuple[str, ...] = ()
     """Units of services."""
     ports: dict[str, tuple[int, ...]] = Field(default_factory=dict)
-    """VM -> TCP ports that this VM may need there."""
+    """VM -> TCP ports that this VM must be able to reach there."""
 
 
 class UnitFacts(_Frozen):
@@ -62,6 +62,14 @@ class DiskFacts(_Frozen):
     inodes_free: float = 1.0
 
 
+class CertificateFacts(_Frozen):
+    """One certificate. `ends` is wall clock; None where it cannot be read, because of `problem`."""
+
+    path: str
+    ends: float | None = None
+    problem: str = ""
+
+
 class VmFacts(_Frozen):
     """What one VM says of itself."""
 
@@ -75,6 +83,21 @@ class VmFacts(_Frozen):
     units: dict[str, UnitFacts] = Field(default_factory=dict)
     secrets: tuple[FileFacts, ...] = ()
     disks: tuple[DiskFacts, ...] = ()
+    consul: str = ""
+    """What is wrong with the VM's own Consul agent; empty: it answers and knows a leader."""
+    dns: str | None = None
+    """The address that Consul's DNS gives for this VM there; None: it does not answer."""
+    ports: dict[str, dict[int, Port]] = Field(default_factory=dict)
+    """VM -> port -> what came of connecting to it."""
+    ssh: dict[str, str] = Field(default_factory=dict)
+    """VM -> what hinders this VM's worker from logging in there; empty: nothing. Of a worker's VM only."""
+    certificates: tuple[CertificateFacts, ...] = ()
+    playbooks: str | None = None
+    """Digest of the current playbooks, on a worker's VM."""
+    releases: tuple[str, ...] = ()
+    """Digests of all that commands can be run with there."""
+    backups: dict[str, float | None] = Field(default_factory=dict)
+    """Of each kind that a timer makes there, when its newest was begun (wall clock); None: it has none."""
     unknown: tuple[str, ...] = ()
     """What could not be found out there, one clause each."""
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from orchestrator import __version__
-from orchestrator.doctor.facts import FORMAT, DiskFacts, FileFacts, Question, UnitFacts, VmFacts
+from orchestrator.doctor.facts import FORMAT, CertificateFacts, DiskFacts, FileFacts, Question, UnitFacts, VmFacts
+from orchestrator.doctor.network import dns_address, logins, reached_ports
+from orchestrator.domain.sentence import one_line
+from orchestrator.execute.releases import Releases
 from orchestrator.settings import LocalSettings
 
 CONFIG_DIR = Path("/etc/orch")
@@ -37,31 +42,75 @@ SECRETS: tuple[tuple[str, str | None], ...] = (
     ("/var/lib/rabbitmq/.erlang.cookie", "rabbitmq"),
 )
 DISKS = ("/", "/var/lib/orch", "/var/lib/consul", "/var/lib/mysql", "/var/lib/rabbitmq", "/var/log", "/tmp")
-OWN_UNITS = ("orch-firewall", "consul", "consul-template", "orch-guard", "orch-controller", "orch-worker")
+OWN_UNITS = (
+    "orch-firewall",
+    "consul",
+    "consul-template",
+    "orch-guard",
+    "orch-controller",
+    "orch-worker",
+    "orch-playbooks-sync.timer",
+)
+BACKUP_TIMER = re.compile(r"^orch-backup@(.+)\.timer$")
 SYSTEMCTL_TIMEOUT_S = 4.0
 PROPERTIES = ("LoadState", "ActiveState", "UnitFileState")
 
 
-def facts_here(question: Question, settings: LocalSettings) -> VmFacts:
-    """Look at everything once."""
+def facts_here(
+    question: Question, settings: LocalSettings, consul: Callable[[], str], backups: Callable[[], Mapping[str, float]]
+) -> VmFacts:
+    """Look at everything once, at what takes its time at the same time.
+
+    `consul` says what is wrong with the agent; `backups`, of each kind that is kept here, when the newest was begun.
+    """
     started = time.time()
-    units: dict[str, UnitFacts] = {}
     unknown: list[str] = []
-    try:
-        units = read_units((*OWN_UNITS, *own_instances(), *question.units))
-    except (OSError, subprocess.SubprocessError) as problem:
-        unknown.append(f"systemd does not say how its units are ({problem})")
+    # Only a worker's VM has any.
+    installed = Releases(settings.ansible_dir).look()
+    with ThreadPoolExecutor(4, "looking") as pool:
+        units = pool.submit(_units, question.units, unknown)
+        agent, address = pool.submit(consul), pool.submit(dns_address, settings.vm)
+        reached = pool.submit(reached_ports, {vm: question.vms[vm] for vm in question.ports}, question.ports)
+        logged_in = logins(settings, question.vms) if settings.ssh_key_file.exists() else {}
     return VmFacts(
         format=FORMAT,
         vm=settings.vm,
         orch=__version__,
         started=started,
-        units=units,
+        units=units.result(),
         secrets=tuple(read_secrets(CONFIG_DIR)),
         disks=tuple(read_disks(DISKS)),
+        consul=agent.result(),
+        dns=address.result(),
+        ports=reached.result(),
+        ssh=logged_in,
+        certificates=tuple(read_certificates(CONFIG_DIR / "tls")),
+        playbooks=installed.current,
+        releases=tuple(sorted(installed.kept)),
+        backups=_backups(units.result(), backups, unknown),
         unknown=tuple(unknown),
         ended=time.time(),
     )
+
+
+def _units(of_services: Iterable[str], unknown: list[str]) -> dict[str, UnitFacts]:
+    try:
+        return read_units((*OWN_UNITS, *own_instances(), *of_services))
+    except (OSError, subprocess.SubprocessError) as problem:
+        unknown.append(f"systemd does not say how its units are ({problem})")
+        return {}
+
+
+def _backups(
+    units: Iterable[str], kept: Callable[[], Mapping[str, float]], unknown: list[str]
+) -> dict[str, float | None]:
+    timed = [found[1] for name in units if (found := BACKUP_TIMER.match(name))]
+    try:
+        newest = kept()
+    except OSError as problem:
+        unknown.append(f"which backups it keeps is not to be read ({problem.strerror})")
+        return {}
+    return {kind: newest.get(kind) for kind in timed}
 
 
 def _systemctl(*words: str) -> str:
@@ -127,3 +176,18 @@ def read_disks(paths: Iterable[str]) -> Iterator[DiskFacts]:
             inodes = status.f_favail / status.f_files if status.f_files else 1.0
             size, free = status.f_blocks * status.f_frsize, status.f_bavail * status.f_frsize
             yield DiskFacts(path=path, size=size, free=free, inodes_free=inodes)
+
+
+def read_certificates(folder: Path) -> Iterator[CertificateFacts]:
+    """Return until when each certificate of the folder is good."""
+    from cryptography import x509
+
+    for path in sorted(folder.glob("*.pem")):
+        if path.name.endswith("-key.pem"):
+            continue
+        try:
+            found = x509.load_pem_x509_certificate(path.read_bytes())
+        except (OSError, ValueError) as problem:
+            yield CertificateFacts(path=str(path), problem=one_line(str(problem)))
+            continue
+        yield CertificateFacts(path=str(path), ends=found.not_valid_after_utc.timestamp())

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.doctor.facts import FORMAT, Asked, DiskFacts, FileFacts, VmFacts
+from orchestrator.doctor.facts import FORMAT, Asked, CertificateFacts, DiskFacts, FileFacts, VmFacts
 from orchestrator.doctor.findings import Finding, error, unknown, warning
 
+CERTIFICATE_WARNING_S = 30 * 86400.0
+CERTIFICATE_ERROR_S = 7 * 86400.0
 # Ids sort by the clocks of the VMs that lead, and the journal is read by its times.
 CLOCK_WARNING_S = 1.0
 CLOCK_ERROR_S = 10.0
@@ -33,8 +35,28 @@ def judge_vms(asked: Mapping[str, Asked]) -> Iterator[Finding]:
                 "bring all VMs to one release: run site.yml.",
             )
         else:
-            yield from _vm(vm, answer.facts)
+            yield from _vm(vm, answer, answer.facts)
             yield from _clock(vm, answer, answer.facts)
+
+
+def judge_backups(asked: Mapping[str, Asked], max_age_h: float) -> Iterator[Finding]:
+    """Judge how old the newest backup of each kind is, on whichever VM."""
+    found: dict[str, dict[str, float | None]] = {}
+    for vm, answer in asked.items():
+        for kind, at in (answer.facts.backups if answer.facts is not None else {}).items():
+            found.setdefault(kind, {})[vm] = None if at is None else (answer.answered - at) / 3600
+    silent = sorted(vm for vm, answer in asked.items() if answer.facts is None)
+    for kind, ages_h in sorted(found.items()):
+        known_h = [age_h for age_h in ages_h.values() if age_h is not None]
+        if known_h and min(known_h) <= max_age_h:
+            continue
+        wrong = f"the newest of {kind} is {min(known_h):.0f} hours old" if known_h else f"there is none of {kind}"
+        makers = " and ".join(sorted(ages_h))
+        todo = f"`journalctl -u orch-backup@{kind}` on {makers}; `orch backup make {kind} --here` makes one now."
+        if silent:
+            yield unknown("backups", f"{wrong}, where it could be asked ({' and '.join(silent)} could not)", todo)
+        else:
+            yield warning("backups", wrong, todo)
 
 
 def what_to_do_about_ssh(vm: str, problem: str) -> str:
@@ -50,13 +72,19 @@ def what_to_do_about_ssh(vm: str, problem: str) -> str:
     return f"see whether {vm} runs and is reached on port 22 (`orch status`, `systemctl status ssh` there)."
 
 
-def _vm(vm: str, facts: VmFacts) -> Iterator[Finding]:
+def _vm(vm: str, answer: Asked, facts: VmFacts) -> Iterator[Finding]:
     for problem in facts.unknown:
         yield unknown(vm, problem, "see what is said there, then ask again.")
     for file in facts.secrets:
         yield from _secret(vm, file)
     for disk in facts.disks:
         yield from _disk(vm, disk)
+    for certificate in facts.certificates:
+        yield from _certificate(vm, certificate, answer.answered)
+    if facts.consul:
+        yield error(vm, f"its Consul agent {facts.consul}", "`journalctl -u consul -n 50`, `consul members` there.")
+    if not facts.secrets:
+        yield unknown(vm, "no file that holds a secret is to be seen there", "run site.yml.")
 
 
 def _secret(vm: str, file: FileFacts) -> Iterator[Finding]:
@@ -80,6 +108,19 @@ def _disk(vm: str, disk: DiskFacts) -> Iterator[Finding]:
         yield warning(vm, said, todo)
     if disk.inodes_free < DISK_ERROR:
         yield error(vm, f"the disk that holds {disk.path} has {disk.inodes_free:.1%} of its inodes left", todo)
+
+
+def _certificate(vm: str, certificate: CertificateFacts, now: float) -> Iterator[Finding]:
+    todo = "run site.yml: it makes those that are near their end anew."
+    if certificate.ends is None:
+        yield error(vm, f"the certificate {certificate.path} cannot be read: {certificate.problem}", todo)
+        return
+    left_s = certificate.ends - now
+    if left_s < 0:
+        yield error(vm, f"the certificate {certificate.path} ended {-left_s / 86400:.0f} days ago", todo)
+    elif left_s < CERTIFICATE_WARNING_S:
+        wrong = f"the certificate {certificate.path} ends in {left_s / 86400:.0f} days"
+        yield error(vm, wrong, todo) if left_s < CERTIFICATE_ERROR_S else warning(vm, wrong, todo)
 
 
 def _clock(vm: str, answer: Asked, facts: VmFacts) -> Iterator[Finding]:

@@ -5,14 +5,14 @@ In: the view that the leader decides on, every check, the queues. Out: findings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from orchestrator.doctor.facts import QueueFacts
+from orchestrator.doctor.facts import Asked, QueueFacts
 from orchestrator.doctor.findings import Finding, error, unknown, warning
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Diagnosis
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.sentence import one_line
+from orchestrator.domain.sentence import one_line, short_digest
 from orchestrator.domain.view import Kept, Reach, ServiceView, View
 from orchestrator.store.port import Check
 
@@ -94,6 +94,25 @@ def _copies(name: str, seen: ServiceView, policy: Policy) -> Iterator[Finding]:
             yield error(
                 name, wrong, f"`orch why {name}`; `SHOW SLAVE STATUS` there; `orch clone {name}` as a last means."
             )
+
+
+def judge_playbooks(asked: Mapping[str, Asked], view: View, policy: Policy) -> Iterator[Finding]:
+    """Judge whether each worker has the playbooks that commands are decided for."""
+    if view.playbooks is None:
+        if view.release is None:
+            yield warning("fleet", "no playbooks were released, so workers run whichever they have", "run site.yml.")
+        return
+    for vm, answer in asked.items():
+        if "worker" not in policy.vms[vm].roles or answer.facts is None:
+            continue
+        has = answer.facts.playbooks
+        are = short_digest(has) if has else "not to be read"
+        what = f"its playbooks are {are}, released are {short_digest(view.playbooks)}"
+        todo = "`orch playbooks sync` on a VM that has them (`orch playbooks status`), or run site.yml."
+        if view.playbooks not in answer.facts.releases:
+            yield error(vm, f"{what}: its worker refuses commands", todo)
+        elif has != view.playbooks:
+            yield warning(vm, f"{what}: commands are run with the released ones, plays by hand are not", todo)
 
 
 def judge_queues(queues: QueueFacts) -> Iterator[Finding]:

@@ -14,12 +14,14 @@ from orchestrator.domain.policy import Policy
 from orchestrator.domain.view import Kept, ServiceView, View
 
 EVERYWHERE = ("orch-firewall", "consul", "consul-template", "orch-guard")
+OF_ROLES = {"controller": ("orch-controller",), "worker": ("orch-worker", "orch-playbooks-sync.timer")}
 
 
 def judge_units(vm: str, units: Mapping[str, UnitFacts], view: View, policy: Policy) -> Iterator[Finding]:
     """Judge the VM's units by its roles and by the assignments."""
     roles = policy.vms[vm].roles
-    for unit in (*EVERYWHERE, *(f"orch-{role}" for role in roles), *(name for name in units if _is_own(name))):
+    own = (name for name, facts in units.items() if _is_own(name) and facts.load != "not-found")
+    for unit in dict.fromkeys((*EVERYWHERE, *(unit for role in roles for unit in OF_ROLES[role]), *own)):
         facts = units.get(unit)
         if facts is not None:
             yield from _always_on(vm, unit, facts)

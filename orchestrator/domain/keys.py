@@ -16,6 +16,8 @@ HISTORY = "orch/history/"
 NOTIFIED = "orch/notified/"
 REFUSED = "orch/refused/"
 """What workers have refused of the messages that came, until the leader has journalled it."""
+RELEASE = "orch/playbooks/release"
+INSTALLED = "orch/playbooks/installed/"
 PAUSED = "orch/paused"
 MAINTENANCE = "orch/maintenance/"
 
@@ -89,6 +91,11 @@ def refused(entry_id: str) -> str:
 def notified(sink: str) -> str:
     """Return the key that says up to where a sink has been told of the journal."""
     return f"{NOTIFIED}{sink}"
+
+
+def installed(vm: str) -> str:
+    """Return the key that says which playbooks the VM's worker has."""
+    return f"{INSTALLED}{vm}"
 
 
 def maintenance(vm: str) -> str:

@@ -8,9 +8,9 @@ All times are wall-clock seconds since the epoch, for people and for comparing w
 from __future__ import annotations
 
 from enum import Enum
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 R = TypeVar("R", bound="Record")
 
@@ -20,10 +20,31 @@ Moment = Annotated[float, Field(ge=0, le=LAST_MOMENT, allow_inf_nan=False)]
 """A wall-clock time that can be shown as a date."""
 
 
+FORMAT = 1
+"""Of records and messages. Whoever changes what a field means, or adds one that must not be overlooked, raises it: an
+older orch then refuses what it would misread."""
+
+
+NEWER = "a newer orch wrote it"
+"""Words of the reason why a record cannot be read, where that is it."""
+
+
+def known_format(value: int) -> int:
+    """Return the format if this orch knows it; raises ValueError."""
+    if value > FORMAT:
+        raise ValueError(f"{NEWER} (format {value}; this one knows {FORMAT}): bring this VM up to date")
+    return value
+
+
 class Record(BaseModel):
-    """Base of what is written to KV. Unknown fields are kept out, not refused: a newer orch may add some."""
+    """Base of what is written to KV. Unknown fields are kept out, not refused: a newer orch may add some that change
+    nothing about the others. A format that is not known is refused, as is a value that is not."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    format: int = Field(default=FORMAT, ge=1)
+
+    _known_format = field_validator("format")(known_format)
 
     def to_json(self) -> str:
         """Return the text that goes into KV."""
@@ -298,6 +319,10 @@ class Command(Record):
     """With a source of data: whether a copy that can never follow it is replaced by a clone."""
     leaves: str | None = None
     """The VM whose place in the cluster the target takes."""
+    playbooks: str | None = None
+    """Digest of the playbooks that it was decided for: no worker runs it with others. None: none were released."""
+    refusals: dict[str, str] = Field(default_factory=dict)
+    """VM of a worker -> why it leaves the command to another one."""
     epoch: int
     """Runs only while the service's assignment has exactly this epoch."""
     state: CommandState = CommandState.PENDING
@@ -314,6 +339,16 @@ class Command(Record):
     tail: tuple[str, ...] = ()
     """The last lines of the play's output."""
     rc: int | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_known_fields_only(cls, given: Any) -> Any:
+        """Refuse what a newer orch may have added: a play that overlooks it may do something else than was decided."""
+        named = given if isinstance(given, dict) else {}
+        unknown = sorted(str(name)[:40] for name in named if name not in cls.model_fields)
+        if unknown:
+            raise ValueError(f"{NEWER} (this one does not know {', '.join(unknown[:5])})")
+        return given
 
     @property
     def is_final(self) -> bool:
@@ -346,6 +381,27 @@ class Told(Record):
     entry: str = ""
     """Id of the last entry; empty where there was none."""
     at: float
+
+
+class Release(Record):
+    """The playbooks that commands are decided for; written by `orch playbooks release` at the end of a deployment."""
+
+    digest: str = Field(min_length=1, max_length=128)
+    at: Moment
+    by: str
+    orch: str
+    """Version of the orch that released them."""
+
+
+class Installed(Record):
+    """Which playbooks a worker's VM has; written by that worker when it changes."""
+
+    vm: str
+    current: str | None = None
+    """Digest of those that a play started by hand there would use; None: they cannot be read."""
+    kept: tuple[str, ...] = ()
+    """Digests of all that a command can be run with, the current ones too."""
+    at: Moment
 
 
 class Paused(Record):

@@ -12,6 +12,11 @@ def one_line(text: str) -> str:
     return "".join(each if each.isprintable() else _spelled_out(each) for each in " ".join(text.split()))
 
 
+def short_digest(digest: str) -> str:
+    """Return a digest as people tell it from another."""
+    return digest[:12]
+
+
 def encodable(text: str) -> str:
     """Return the text without halves of surrogate pairs, which no file, record or terminal takes."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from orchestrator.domain.records import (
+    NEWER,
     Assignment,
     Command,
     Endpoints,
@@ -21,6 +22,7 @@ from orchestrator.domain.records import (
     Maintenance,
     Members,
     Paused,
+    Release,
     Request,
     Rotation,
     Sync,
@@ -47,6 +49,11 @@ class Unreadable:
     index: int
     problem: str
     session: str | None = None
+
+    @property
+    def is_newer(self) -> bool:
+        """Say whether a newer orch wrote it: whoever does not understand it leaves it alone."""
+        return NEWER in self.problem
 
 
 class Reach(str, Enum):
@@ -161,6 +168,8 @@ class View:
     """The last few ended requests that had a hot standby started or a cluster changed, oldest first."""
     commands: tuple[Kept[Command], ...] = ()
     """Open commands and those of open requests, oldest first."""
+    release: Kept[Release] | Unreadable | None = None
+    """The playbooks that commands are decided for."""
     paused: Paused | None = None
     unreadable: tuple[Unreadable, ...] = ()
     """Requests, commands, maintenance and rotate keys that could not be read."""
@@ -173,3 +182,8 @@ class View:
     """Entries on refused messages that workers have left for the journal, oldest first."""
     strange_triggers: tuple[tuple[str, int], ...] = ()
     """(name, ModifyIndex) of keys under `orch/rotate/` that name no service."""
+
+    @property
+    def playbooks(self) -> str | None:
+        """Digest of the released playbooks; None where none are known, and workers go by those that they have."""
+        return self.release.value.digest if isinstance(self.release, Kept) else None

@@ -16,10 +16,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Command, Request, RequestKind
+from orchestrator.domain.records import FORMAT, Command, Request, RequestKind, known_format
 from orchestrator.domain.sentence import one_line
 
 QUEUE = "failover_commands"
@@ -29,6 +29,16 @@ MAX_BYTES = 64 * 1024
 # The old system named some services by their software, and people name them by their units.
 OLD_SERVICE_NAMES = {"mysql": "database", "rabbitmq": "messaging"}
 _UNITS = {"mariadb": "database", "rabbitmq-server": "messaging", "nginx": "frontend", "node-app": "backend"}
+# What a message says of its command, beside the id.
+_ANNOUNCED = (
+    "command_type",
+    "instance_type",
+    "target",
+    "epoch",
+    "playbooks",
+    "failed_instance",
+    "recovered_instance",
+)
 _BY_THE_LEADER_ONLY = {
     "initial": "assigns a service for the first time",
     "standby": "has standbys started",
@@ -41,6 +51,8 @@ class Message(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    format: int = Field(default=FORMAT, ge=1)
+    """Absent in a message by hand, which means what it always meant."""
     command_type: str = Field(pattern=r"^(initial|failover|failback|rotation|switchover|standby|member)$")
     instance_type: str = Field(min_length=1, max_length=63)
     failed_instance: str | None = Field(default=None, max_length=63)
@@ -48,6 +60,9 @@ class Message(BaseModel):
     id: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._-]{1,128}$")
     target: str | None = Field(default=None, max_length=63)
     epoch: Any = None
+    playbooks: Any = None
+
+    _known_format = field_validator("format")(known_format)
 
     @model_validator(mode="after")
     def _says_which_instance(self) -> Message:
@@ -80,12 +95,14 @@ class Senders:
 def message_of(command: Command, now: float) -> bytes:
     """Return the body that announces the command."""
     fields: dict[str, Any] = {
+        "format": FORMAT,
         "command_type": command.kind.value,
         "instance_type": command.service,
         "timestamp": now,
         "id": command.id,
         "target": command.target,
         "epoch": command.epoch,
+        "playbooks": command.playbooks,
     }
     if command.failed_instance:
         fields["failed_instance"] = command.failed_instance
@@ -97,7 +114,7 @@ def message_of(command: Command, now: float) -> bytes:
 def contradiction(message: Message, command: Command) -> str:
     """Return what the message says otherwise than the record that it names, as a clause; empty where they agree."""
     recorded = json.loads(message_of(command, 0.0))
-    for name in ("command_type", "instance_type", "target", "epoch", "failed_instance", "recovered_instance"):
+    for name in _ANNOUNCED:
         if (said := getattr(message, name)) != recorded.get(name):
             return f"its {name} is {one_line(repr(said))[:80]}, and {recorded.get(name)!r} in the command's record"
     return ""

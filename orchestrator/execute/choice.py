@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from orchestrator.domain import keys
 from orchestrator.domain.records import Assignment, Command, CommandState, Play
+from orchestrator.domain.sentence import short_digest
 from orchestrator.domain.view import Kept, Unreadable
 
 CommandSeen = Kept[Command] | Unreadable | None
@@ -59,6 +60,12 @@ class Situation:
     not_before: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     """A claim that was lost is not tried again before this time."""
     rules: Rules = Rules()
+    vm: str = ""
+    """This worker's VM."""
+    playbooks: frozenset[str] = frozenset()
+    """Digests of the playbooks that this worker can run a command with."""
+    workers: frozenset[str] = frozenset()
+    """VMs of all workers, as the policy names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,15 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class Refuse:
+    """Leave the command to another worker, and say so in its record, if that is still as seen."""
+
+    command: Kept[Command]
+    reason: str
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the play. `state` is what the record becomes; None: it is not ours to write any more."""
 
@@ -106,14 +122,14 @@ class Ack:
 
 
 @dataclass(frozen=True, slots=True)
-class Refuse:
+class Reject:
     """Send the command's messages to the dead-letter queue: there is nothing to be found that they announce."""
 
     command_id: str
     sentence: str
 
 
-Action = Ask | Claim | Close | Stop | Ack | Refuse
+Action = Ask | Claim | Close | Refuse | Stop | Ack | Reject
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,14 +223,15 @@ def _why_not_ours(mine: Mine, seen: CommandSeen, situation: Situation) -> str:
 # -- messages ------------------------------------------------------------------------------------------------------
 
 
-def _acks(situation: Situation) -> Iterator[Ack | Refuse]:
+def _acks(situation: Situation) -> Iterator[Ack | Reject]:
     for command_id in sorted(situation.delivered - situation.plays.keys()):
         seen = situation.commands.get(command_id)
         if seen is None:
             if keys.command(command_id) in situation.asked:
-                yield Refuse(command_id, f"A message of {command_id} is refused: there is no such command.")
+                yield Reject(command_id, f"A message of {command_id} is refused: there is no such command.")
         elif isinstance(seen, Unreadable):
-            yield Refuse(command_id, f"A message of {command_id} is refused: its record cannot be read.")
+            why = f"its record cannot be read: {seen.problem}"
+            yield Reject(command_id, f"A message of {command_id} is refused: {why}.")
         elif seen.value.is_final:
             yield Ack(command_id, f"Command {command_id} is {seen.value.state.value}.")
 
@@ -278,9 +295,29 @@ def _action_on(
     due_at = _due_at(kept, situation)
     if due_at > situation.now:
         return due_at
+    if command.playbooks is not None and command.playbooks not in situation.playbooks:
+        return _without_its_playbooks(kept, situation)
     if slots <= 0 or _place(command) in taken:
         return None
     return _claim(kept, assignment, situation)
+
+
+def _without_its_playbooks(kept: Kept[Command], situation: Situation) -> Action | None:
+    """Leave the command to a worker that has its playbooks; the last one that has not ends it."""
+    command = kept.value
+    assert command.playbooks is not None
+    if situation.vm not in command.refusals:
+        reason = f"it has not the playbooks {short_digest(command.playbooks)} that the command was decided for"
+        sentence = f"Command {command.id} is left to another worker: {situation.vm} refuses it, since {reason}."
+        return Refuse(kept, reason, sentence)
+    if not situation.workers or not situation.workers <= command.refusals.keys():
+        return None
+    return Close(
+        kept,
+        CommandState.FAILED,
+        f"Command {command.id} is given up: no worker has the playbooks {short_digest(command.playbooks)} that it was "
+        "decided for; see `orch playbooks status`, then run site.yml.",
+    )
 
 
 def _doubt(kept: Kept[Command], assignment: AssignmentSeen, situation: Situation) -> Action | None:

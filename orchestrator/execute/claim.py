@@ -66,6 +66,13 @@ def close_command(port: Port, command: Kept[Command], state: CommandState, reaso
     return closed if outcome is TxnOutcome.WON else None
 
 
+def refuse_command(port: Port, command: Kept[Command], vm: str, reason: str) -> Command | None:
+    """Say in the record of a command that nobody runs why the VM's worker does not take it."""
+    refused = command.value.with_(refusals={**command.value.refusals, vm: reason})
+    outcome = port.txn((CasPut(keys.command(refused.id), encoded(refused), command.index),))
+    return refused if outcome is TxnOutcome.WON else None
+
+
 def note_progress(port: Port, command_id: str, session: str, task: str, first_task: float) -> bool:
     """Write which task is running. False: the command is not ours any more (or is over)."""
 

@@ -59,7 +59,7 @@ def order_of(command: Command, timeout_s: float) -> Order:
         "enable_at_boot": command.enable_at_boot,
         "command_id": command.id,
     }
-    return Order(command.id, command.attempt, command.playbook, variables, timeout_s)
+    return Order(command.id, command.attempt, command.playbook, variables, timeout_s, command.playbooks)
 
 
 def fields_of(command: Command) -> dict[str, object]:

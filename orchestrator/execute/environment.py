@@ -6,10 +6,13 @@ worker's own environment ends up in an artefact.
 
 from __future__ import annotations
 
+import os
+import pwd
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible_runner.utils import get_callback_dir
 
@@ -17,6 +20,8 @@ from orchestrator.execute.playbook_client import SOCKET_VARIABLE
 
 _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "TZ", "ORCH_WARM_TRACE")
 _CONNECT_TIMEOUT_S = 3
+ACCOUNT, KEYHOLDER = "orch", "orch-worker"
+"""What workers log in as on every VM, and what they run as, whose their key is."""
 # What ansible-runner sets itself in every run; the warm server must have been started with the same.
 _RUNNER_SETTINGS = {"ANSIBLE_STDOUT_CALLBACK": "awx_display", "ANSIBLE_RETRY_FILES_ENABLED": "False"}
 
@@ -77,6 +82,18 @@ def ssh_options(places: Places) -> tuple[str, ...]:
         "GSSAPIAuthentication": "no",
     }
     return tuple(word for name, value in options.items() for word in ("-o", f"{name}={value}"))
+
+
+def as_keyholder() -> dict[str, Any]:
+    """Return, for root, what has `subprocess` run a program as a worker: what root may read a worker may not be able
+    to, and what root leaves behind a worker could not change."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        pwd.getpwnam(KEYHOLDER)
+    except KeyError:
+        return {}
+    return {"user": KEYHOLDER, "group": KEYHOLDER}
 
 
 def play_environment(places: Places, inherited: Mapping[str, str]) -> dict[str, str]:

@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,7 @@ from orchestrator.domain.sentence import encodable
 from orchestrator.execute import playbook_client
 from orchestrator.execute.environment import Places, play_environment, runner_environment
 from orchestrator.execute.processes import kill_below_mentioning
+from orchestrator.execute.releases import Releases
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Order:
     playbook: str
     variables: Mapping[str, Any]
     timeout_s: float
+    playbooks: str | None = None
+    """Digest of the playbooks to run it with; None: whichever are current."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +157,7 @@ class AnsiblePlays:
 
     def __init__(self, places: Places, post: Callable[[PlayEvent], None], keep_artefacts: int = 50) -> None:
         self._places = places
+        self._releases = Releases(places.ansible_dir)
         self._post = post
         self._running: dict[str, Running] = {}
         self._lock = threading.Lock()
@@ -194,11 +198,16 @@ class AnsiblePlays:
 
     def _run(self, running: Running) -> PlayEnded:
         order = running.order
-        playbook = self._places.ansible_dir / "playbooks" / order.playbook
+        ansible_dir = self._releases.find(order.playbooks) if order.playbooks else self._releases.current()
+        if ansible_dir is None:
+            problem = f"the playbooks {order.playbooks} that it was decided for are not here any more"
+            return PlayEnded(order.command_id, order.attempt, Ended.NOT_RUN, None, (), problem)
+        places = replace(self._places, ansible_dir=ansible_dir)
+        playbook = ansible_dir / "playbooks" / order.playbook
         if not _PLAYBOOK_NAME.match(order.playbook) or not playbook.is_file():
             problem = f"there is no playbook {playbook}"
             return PlayEnded(order.command_id, order.attempt, Ended.NOT_RUN, None, (), problem)
-        config = prepare_run(self._places, order, playbook)
+        config = prepare_run(places, order, playbook)
         runner = Runner(config, event_handler=running.take_event, cancel_callback=running.must_end)
         runner.run()
         how = Ended.EXITED

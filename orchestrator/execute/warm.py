@@ -13,9 +13,11 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 from orchestrator.execute.environment import Places, play_environment
 from orchestrator.execute.rehearsal import Rehearsal
+from orchestrator.execute.releases import Releases
 from orchestrator.execute.warm_server import READY
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,9 @@ class WarmServer:
 
     def __init__(self, places: Places) -> None:
         self._places = places
+        self._releases = Releases(places.ansible_dir)
         self._process: subprocess.Popen[bytes] | None = None
+        self._serves = places
         self._rehearsal = Rehearsal(places)
         self._is_ready = False
         self._started = -MIN_LIFE_S
@@ -39,8 +43,14 @@ class WarmServer:
         """The server's process, or None while there is none."""
         return self._process.pid if self._process else None
 
-    def ensure_running(self) -> None:
-        """Start the server if it is not running; at most once in `MIN_LIFE_S`. Does not wait for it to be ready."""
+    def ensure_running(self, *, may_end: bool = False) -> None:
+        """Start the server if it is not running; at most once in `MIN_LIFE_S`. Does not wait for it to be ready.
+
+        One that serves playbooks which are not current any more is ended first, where no play runs (`may_end`).
+        """
+        if self._process is not None and may_end and self._releases.current() != self._serves.ansible_dir:
+            log.info("There are other playbooks: the warm server is started anew.")
+            self.stop()
         if self._process is not None:
             status = self._process.poll()
             if status is None:
@@ -52,13 +62,15 @@ class WarmServer:
         if time.monotonic() - self._started < MIN_LIFE_S:
             return
         self._started = time.monotonic()
+        self._serves = replace(self._places, ansible_dir=self._releases.current())
+        self._rehearsal = Rehearsal(self._serves)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-m", "orchestrator.execute.warm_server", str(self._places.warm_socket)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                cwd=self._places.ansible_dir,
-                env=play_environment(self._places, os.environ),
+                cwd=self._serves.ansible_dir,
+                env=play_environment(self._serves, os.environ),
             )
         except OSError as error:
             log.warning("The warm server cannot be started (%s); plays start slower.", error)

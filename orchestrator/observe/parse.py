@@ -25,6 +25,7 @@ from orchestrator.domain.records import (
     Members,
     Paused,
     Record,
+    Release,
     Request,
     Rotation,
     Sync,
@@ -70,6 +71,9 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
     unreadable: list[Unreadable] = []
     requests, ended, starts = _requests(by_key, unreadable)
     brokers = _instances(of_service.get(keys.BROKER_SERVICE, {}))
+    release = _read(by_key.get(keys.RELEASE), Release)
+    if isinstance(release, Unreadable):
+        unreadable.append(release)
     return View(
         vms=_frozen({vm: _vm_view(vm, of_vm[vm], by_key, unreadable) for vm in policy.vms}),
         services=_frozen(
@@ -85,6 +89,7 @@ def parse_view(pairs: Iterable[KvPair], checks: Iterable[Check], policy: Policy)
         ended_requests=ended,
         ended_starts=starts,
         commands=_commands_of_interest(by_key, {kept.value.id for kept in requests}, unreadable),
+        release=release,
         paused=_paused(by_key, unreadable),
         refused=_refused(by_key, unreadable),
         unreadable=tuple(unreadable),

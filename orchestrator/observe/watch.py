@@ -41,7 +41,7 @@ CHECKS = "checks"
 PULSE = "pulse"
 # A query on a prefix without keys wakes at every write to KV, so what is mostly absent is watched once only.
 SWIFT_PREFIXES = (keys.SERVICES, keys.REQUESTS, keys.COMMANDS, keys.LEADER)
-CALM_PREFIXES = (keys.ROTATE, keys.REFUSED, keys.MAINTENANCE, keys.CONFIG, keys.PAUSED)
+CALM_PREFIXES = (keys.ROTATE, keys.REFUSED, keys.MAINTENANCE, keys.CONFIG, keys.PAUSED, keys.RELEASE)
 """Together what the leader looks at: everything but the history."""
 
 

@@ -53,6 +53,9 @@ def problem_in(error: ValueError) -> str:
     if not isinstance(error, ValidationError):
         return one_line(str(error))[:300] or type(error).__name__
     first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "value_error":
+        # A sentence of ours, which names what it is about.
+        return one_line(first["msg"].removeprefix("Value error, "))[:300]
     where = ".".join(str(part) for part in first["loc"])
     return one_line(f"{where}: {first['msg']}" if where else first["msg"])[:300]
 

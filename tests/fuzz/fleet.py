@@ -20,6 +20,7 @@ from orchestrator.domain.records import (
     Paused,
     Play,
     Record,
+    Release,
     Request,
     RequestKind,
     RequestState,
@@ -101,6 +102,7 @@ RECORDS: dict[str, Record] = {
         since=NOW - 300,
         reason="test",
     ),
+    keys.RELEASE: Release(digest="d1" * 32, at=NOW - 300, by="ana@desk", orch="0.1.0"),
     keys.members("backend"): Members(
         service="backend",
         members=("backend-server", "messaging-server", "frontend-server"),

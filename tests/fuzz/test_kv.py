@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Memory
-from orchestrator.domain.records import Endpoint, HistoryEntry, Record, Told
+from orchestrator.domain.records import Endpoint, HistoryEntry, Installed, Record, Told
 from orchestrator.domain.view import Kept, Unreadable, View
 from orchestrator.node.duty import duties
 from orchestrator.node.knowledge import ASSIGNMENTS_FILE, FEEDS_OF_FRESHNESS, POLICY_FILE, Knowledge
@@ -59,6 +59,7 @@ def seen_in(view: View) -> dict[str, Record | Unreadable | None]:
             (keys.members(name), service.members),
         ):
             shown[key] = found.value if isinstance(found, Kept) else found
+    shown[keys.RELEASE] = view.release.value if isinstance(view.release, Kept) else view.release
     shown |= {keys.request(kept.value.id): kept.value for kept in view.requests}
     shown |= {keys.command(kept.value.id): kept.value for kept in view.commands}
     return shown | {bad.key: bad for bad in view.unreadable}
@@ -194,8 +195,8 @@ def test_a_line_of_the_recorder_is_replayed_or_refused(line: bytes) -> None:
 
 
 def test_there_is_a_record_of_every_kind() -> None:
-    # An endpoint is a part of a record; of the history, and of who was told of it, nothing is decided.
-    apart = {Endpoint, HistoryEntry, Told}
+    # An endpoint is a part of a record; nothing is decided of the history, of who was told of it, of what workers have.
+    apart = {Endpoint, HistoryEntry, Installed, Told}
     assert {type(record) for record in KINDS.values()} == set(Record.__subclasses__()) - apart
     view = parse_view(pairs_with(), checks_without(), POLICY)
     assert not any(isinstance(what, Unreadable) for what in seen_in(view).values())

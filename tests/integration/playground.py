@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.execute.environment import Places
+from orchestrator.execute.releases import digest_of
 
 # Each play appends its line to `log`; only one play at a time can have `lock`, and has it until its shell ends.
 PLAYBOOKS = {
@@ -59,6 +62,25 @@ class Playground:
             (folder / "playbooks" / name).write_text(textwrap.dedent(text))
         self.places.make()
         self.hold(hold_s)
+
+    def release(self, name: str) -> str:
+        """Have the playbooks be in a release of this name, which is current from now on, beside those that were; return
+        its digest. What was there before is moved or copied."""
+        directory = self.log.parent
+        former = self.places.ansible_dir.resolve()
+        folder = directory / "releases" / name / "ansible"
+        if former.parent.parent.name == "releases":
+            shutil.copytree(former, folder)
+        else:
+            folder.parent.mkdir(parents=True)
+            former.rename(folder)
+        quick = folder / "playbooks" / "quick.yml"
+        quick.write_text(textwrap.dedent(PLAYBOOKS["quick.yml"]).replace("{{ failed_instance }}", f"of {name}"))
+        link = directory / "plays"
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.parent)
+        self.places = replace(self.places, ansible_dir=link / "ansible")
+        return digest_of(folder.parent)
 
     def hold(self, seconds: float) -> None:
         """Have each slow play that begins from now on hold the lock for so long."""

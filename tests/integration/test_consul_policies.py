@@ -159,6 +159,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[ConsulPort], object]]] = {
         "what is whole of a service without data": put(keys.sync("backend")),
         "a request": put(keys.request("1")),
         "the lead": put(keys.LEADER),
+        "a release of the playbooks": put(keys.RELEASE),
         "an instance of a service that it is not in the order of": register("orch-database"),
         "a daemon's registration": register("orch-controller"),
     },
@@ -169,6 +170,8 @@ FORBIDDEN: dict[str, dict[str, Callable[[ConsulPort], object]]] = {
         "what another VM's agent does": lambda port: port.agent_reload(),
     },
     f"controller-{VM}": {
+        "a release of the playbooks": put(keys.RELEASE),
+        "what a worker has of playbooks": put(keys.installed(VM)),
         "a role lock": take_lock("backend"),
         "which copies are whole": put(keys.sync("database")),
         "the policy": put(keys.CONFIG),
@@ -186,6 +189,8 @@ FORBIDDEN: dict[str, dict[str, Callable[[ConsulPort], object]]] = {
         "the journal": put(keys.history("1")),
         "the policy": put(keys.CONFIG),
         "a registration": register("orch-worker"),
+        "a release of the playbooks": put(keys.RELEASE),
+        "what another worker has of playbooks": put(keys.installed("frontend-server")),
     },
     "worker-frontend-server": {"a session on another VM": make_session},
     f"agent-{VM}": {
@@ -207,6 +212,7 @@ FORBIDDEN: dict[str, dict[str, Callable[[ConsulPort], object]]] = {
         "which copies are whole": put(keys.sync("database")),
         "the lead": put(keys.LEADER),
         "the journal": put(keys.history("1")),
+        "what a worker has of playbooks": put(keys.installed(VM)),
         "a registration": register("orch-backend"),
         "a session": make_session,
     },
@@ -290,6 +296,7 @@ def test_a_worker_claims_a_command(fleet: Fleet) -> None:
     session = own_session(port, f"orch-worker@{VM}", ())
     assert port.txn((LockPut(keys.command("3"), b"{}", session),)) is TxnOutcome.WON
     port.kv_put(keys.request("3"), b"{}")
+    port.kv_put(keys.installed(VM), b"{}")
     port.session_destroy(session)
     assert port.checks()[1]
 
@@ -302,7 +309,8 @@ def test_consul_template_sees_where_traffic_goes(fleet: Fleet) -> None:
 
 def test_an_operator_asks_and_says_what_automation_may_do(fleet: Fleet) -> None:
     port = fleet.port_of("operator")
-    for key in (keys.CONFIG, keys.PAUSED, keys.maintenance(VM), keys.rotate("backend"), keys.request("4")):
+    of_fleet = (keys.CONFIG, keys.PAUSED, keys.RELEASE)
+    for key in (*of_fleet, keys.maintenance(VM), keys.rotate("backend"), keys.request("4")):
         port.kv_put(key, b"{}")
         port.kv_delete(key)
     assert port.kv_list(keys.ROOT)[1]

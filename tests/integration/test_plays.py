@@ -33,8 +33,9 @@ class Stage:
 
     def start(self, playbook: str, command_id: str = "c1", **more: Any) -> None:
         timeout_s = more.pop("timeout_s", WAIT_S)
+        playbooks = more.pop("playbooks", None)
         variables = {"target": "messaging-server", "service": "backend", "epoch": 7, "failed_instance": "x"} | more
-        self.plays.start(Order(command_id, 1, playbook, variables, timeout_s))
+        self.plays.start(Order(command_id, 1, playbook, variables, timeout_s, playbooks))
 
     def until_ended(self) -> tuple[list[TaskStarted], PlayEnded]:
         tasks = []
@@ -167,6 +168,48 @@ def test_a_play_never_runs_under_a_configuration_that_the_warm_server_has_not_re
     config.write_text(config.read_text() + "timeout = 9\n")
     assert warm_stage.run("quick.yml")[1].rc == 0
     assert warm_stage.ground.starts == ["plain"]
+
+
+def test_a_play_is_run_with_the_release_that_was_ordered_and_goes_on_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = Playground(tmp_path)
+    one = ground.release("one")
+    monkeypatch.setenv("ORCH_WARM_TRACE", str(ground.trace))
+    stage = Stage(ground)
+    try:
+        stage.warm.ensure_running()
+        assert stage.warm.wait_ready(WAIT_S)
+        stage.warm.wait_rehearsed(WAIT_S)
+        stage.start("slow.yml", "c1", timeout_s=10 * WAIT_S)
+        wait_for(lambda: ground.lines == ["begin"], "the play has begun")
+        two = ground.release("two")
+        server = stage.warm.pid
+        stage.warm.ensure_running()
+        assert stage.warm.pid == server, "a play runs that it would end"
+        for number, (digest, line) in enumerate([(one, "backend 7 of one"), (two, "backend 7 of two")], start=2):
+            assert stage.run("quick.yml", command_id=f"c{number}", playbooks=digest)[1].rc == 0
+            assert ground.lines[-1] == line
+        _, ended = stage.run("quick.yml", command_id="c4", playbooks="d0" * 32)
+        assert (ended.how, ended.problem) == (
+            Ended.NOT_RUN,
+            f"the playbooks {'d0' * 32} that it was decided for are not here any more",
+        )
+        assert "c1" in stage.plays._running
+        stage.plays.cancel("c1")
+        assert stage.until_ended()[1].how is Ended.CANCELLED
+
+        def serves_the_current() -> bool:
+            stage.warm.ensure_running(may_end=True)
+            return stage.warm.pid not in (None, server)
+
+        wait_for(serves_the_current, "the warm server serves the current release")
+        assert stage.warm.wait_ready(WAIT_S)
+        stage.warm.wait_rehearsed(WAIT_S)
+        assert stage.run("quick.yml", command_id="c5")[1].rc == 0
+        assert (ground.lines[-1], ground.starts[-1]) == ("backend 7 of two", "warm")
+    finally:
+        stage.warm.stop()
 
 
 def test_artefacts_hold_the_output_and_no_secret_and_are_for_this_user_only(warm_stage: Stage) -> None:

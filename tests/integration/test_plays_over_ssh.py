@@ -8,6 +8,7 @@ import queue
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,12 +20,15 @@ from deploy.machines.places import CHECKOUT
 from orchestrator.execute.environment import Places
 from orchestrator.execute.play import AnsiblePlays, Order, PlayEnded, PlayEvent, TaskStarted
 from orchestrator.execute.processes import kill_tree
+from orchestrator.execute.releases import Releases, digest_of
+from orchestrator.execute.sync import Synced, sync_vm
 from orchestrator.execute.warm import WarmServer
 from orchestrator.execute.warm_ssh import WarmSsh
 from tests.integration.ports import free_port
 from tests.integration.waiting import WAIT_S, wait_for
 
 SSHD = "/usr/sbin/sshd"
+CHECKOUT = Path(__file__).resolve().parents[2]
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 
@@ -157,6 +161,50 @@ def test_a_play_needs_no_connection_opened_ahead(vm: SshVm) -> None:
     first, whole, ended = run(vm)
     assert ended.rc == 0, ended.tail
     print(f"cold: first task after {first:.3f} s, end after {whole:.3f} s")
+
+
+def release_in(vm: SshVm, home: Path) -> Path:
+    """Lay this checkout's playbooks into a release whose inventory knows the VM, and has them brought to `home`."""
+    release = vm.directory / "releases" / "right"
+    for part in ("ansible", "templates"):
+        shutil.copytree(CHECKOUT / part, release / part, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    inventory = release / "ansible" / "inventory"
+    (inventory / "hosts").write_text((vm.places.ansible_dir / "hosts").read_text() + "[vms]\nmessaging-server\n")
+    shutil.rmtree(inventory / "group_vars")
+    (inventory / "group_vars" / "all").mkdir(parents=True)
+    fleet = (CHECKOUT / "ansible" / "inventory" / "group_vars" / "all" / "fleet.yml").read_text()
+    links = fleet[fleet.index("orch_play_links:") :].split("\norch_health_ports")[0]
+    (inventory / "group_vars" / "all" / "fleet.yml").write_text(
+        f"orch_home: {home}\nansible_become: false\nansible_python_interpreter: {sys.executable}\n"
+        "orch_checkout: '{{ playbook_dir }}/../..'\norch_templates: '{{ orch_checkout }}/templates'\n" + links
+    )
+    return release
+
+
+def test_the_playbooks_of_one_vm_are_copied_to_another_whole_or_not_at_all(vm: SshVm) -> None:
+    home = vm.directory / "other"
+    home.mkdir()
+    release = release_in(vm, home)
+    digest = digest_of(release)
+    there = Releases(home / "plays" / "ansible")
+    assert sync_vm(vm.places, release / "ansible", digest, "messaging-server") == Synced(changed=True)
+    assert (there.look().current, there.current().is_dir()) == (digest, True)
+    assert sync_vm(vm.places, release / "ansible", digest, "messaging-server") == Synced(changed=False)
+
+    edited = there.current()
+    (edited / "playbooks" / "activate_backend.yml").write_text("- hosts: all\n")
+    assert there.find(digest) is None
+    assert sync_vm(vm.places, release / "ansible", digest, "messaging-server") == Synced(changed=True)
+    assert (there.look().current, there.current() != edited, edited.is_dir()) == (digest, True, True)
+
+    # Somebody edits what is copied after it was looked at.
+    (release / "templates" / "more.j2").write_text("")
+    refused = sync_vm(vm.places, release / "ansible", digest, "messaging-server")
+    assert "somebody has just changed them" in refused.problem
+    assert there.look().current == digest
+    vm.stop()
+    away = sync_vm(vm.places, release / "ansible", digest, "messaging-server")
+    assert (away.changed, "127.0.0.1" in away.problem) == (False, True)
 
 
 def test_a_vm_whose_host_key_is_another_is_refused(vm: SshVm) -> None:

@@ -198,6 +198,11 @@ def epochs(lab: Lab) -> dict[str, int]:
     return {name: seen["epoch"] for name, seen in fleet_status(lab)["services"].items()}
 
 
+def in_sync(lab: Lab) -> bool:
+    """Say whether the current playbooks of every worker are the released ones."""
+    return orch(lab, "playbooks", "status", check=False).returncode == 0
+
+
 def kv_put(lab: Lab, key: str, value: str, vm: str | None = None) -> None:
     """Write a key as an operator would, with Consul's own tool."""
     lab.run(vm or witness_of(lab), ["consul", "kv", "put", key, value], timeout_s=20)

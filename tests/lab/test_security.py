@@ -168,7 +168,12 @@ PLAY_SSH = (
     *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=5", "-l", "orch"),
 )
 PING = (
-    *("env", "ANSIBLE_CONFIG=/opt/orch/ansible/ansible.cfg", "ANSIBLE_HOME=/tmp/ping", "ANSIBLE_SSH_CONTROL_PATH=none"),
+    *(
+        "env",
+        "ANSIBLE_CONFIG=/opt/orch/plays/ansible/ansible.cfg",
+        "ANSIBLE_HOME=/tmp/ping",
+        "ANSIBLE_SSH_CONTROL_PATH=none",
+    ),
     *("HOME=/tmp", "LC_ALL=C.UTF-8", "/opt/orch/venv/bin/ansible", "backend-server", "-m", "ansible.builtin.ping"),
 )
 

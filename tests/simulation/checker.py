@@ -166,6 +166,8 @@ class Checker:
             if self._really_runs(other):
                 raise Violated(f"{daemon.name} and {other.name} run the command {order.command_id} at the same time")
         running.append((daemon, order))
+        if order.playbooks is not None and order.playbooks not in daemon.vm.playbooks:
+            raise Violated(f"{daemon.name} began {order.command_id} with other playbooks than it was decided for")
         service, epoch = str(order.variables["service"]), int(order.variables["epoch"])
         if epoch < self._epochs.get(service, 0):
             raise Violated(

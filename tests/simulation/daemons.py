@@ -15,6 +15,7 @@ from orchestrator.domain.decision import Outcome
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, Command
 from orchestrator.execute.play import Ended, Order, PlayEnded, TaskStarted
+from orchestrator.execute.releases import Found
 from orchestrator.guard import FROZEN_S, LONGEST_WAIT_S
 from orchestrator.node import duties as do
 from orchestrator.node.address import Door
@@ -111,7 +112,8 @@ class ControllerDaemon(Daemon):
     def set_up(self) -> None:
         """See `controller.run`."""
         port = self.world.consul.port(self.vm.name)
-        self.watching = Watching(self, port, reads_of(self.vm.name, *SWIFT_PREFIXES, *CALM_PREFIXES, CHECKS))
+        prefixes = [key for key in (*SWIFT_PREFIXES, *CALM_PREFIXES) if key != keys.RELEASE or self.world.releases]
+        self.watching = Watching(self, port, reads_of(self.vm.name, *prefixes, CHECKS))
         self.election = Election(port, self.vm.name)
         controller = self.world.parts.controller(port, self._publish, self._record)
         self.loop = Loop(
@@ -263,15 +265,27 @@ class WorkerDaemon(Daemon):
     def set_up(self) -> None:
         """See `worker.run`."""
         port = self.world.consul.port(self.vm.name)
-        reads = reads_of(self.vm.name, keys.COMMANDS, keys.SERVICES, keys.CONFIG)
+        # Not where there are no releases, so that such a fleet stays what it was before there were any.
+        playbooks = (keys.installed(self.vm.name),) if self.world.releases else ()
+        reads = reads_of(self.vm.name, keys.COMMANDS, keys.SERVICES, keys.CONFIG, *playbooks)
         reads[WORKER_SESSIONS] = lambda port: port.session_list(self.vm.name)
         self.watching = Watching(self, port, reads)
         self.plays = SimulatedPlays(self)
         self.worker: Worker = self.world.parts.worker(
-            port, self.plays, self.world.broker, self.vm.name, SENDERS, self.wall
+            port,
+            self.plays,
+            self.world.broker,
+            self.vm.name,
+            SENDERS,
+            self.wall,
+            look_at_playbooks=self._playbooks,
         )
         self.world.broker.connect(self)
         self._turn = 0
+
+    def _playbooks(self) -> Found:
+        have = sorted(self.vm.playbooks)
+        return Found(have[-1] if have else None, dict.fromkeys(have, Path("/nowhere")))
 
     def tear_down(self) -> None:
         """Its plays and its connection to the broker go with it."""

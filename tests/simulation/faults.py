@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable
 
@@ -14,7 +15,7 @@ from tests.simulation.daemons import Daemon
 from tests.simulation.data import DATABASE
 from tests.simulation.database import Database
 from tests.simulation.machines import Unit, Vm
-from tests.simulation.world import STANDBYS, START, World
+from tests.simulation.world import STANDBYS, START, WORKERS, World
 
 HOUR_S = 3600.0
 GARBAGE = (b"", b"{", b"null", b'"text"', b'{"service": "backend"}', b"\xff\xfe\x00", b"[1, 2]")
@@ -130,6 +131,32 @@ class Faults:
         self._world.note(f"the clock of {vm.name} jumps by {vm.skew_s - was:+g} s")
         if self._engine.chance(0.5):
             self._engine.at(self._engine.between(1.0, 20.0), lambda: setattr(vm, "skew_s", was))
+
+    # -- playbooks -----------------------------------------------------------------------------------------------------
+
+    def change_playbooks(self, begin: float, end: float) -> None:
+        """In a fleet that has releases: somebody edits the playbooks of a worker or of both, or there are new ones."""
+        if not self._world.releases:
+            return
+        for _ in range(self._engine.random.randint(1, 3)):
+            self._engine.at(self._engine.between(begin, end), self._engine.pick((self._edit_playbooks, self._release)))
+
+    def _edit_playbooks(self) -> None:
+        names = self._engine.pick((WORKERS[:1], WORKERS[1:], WORKERS))
+        for name in names:
+            self._world.vms[name].playbooks = frozenset({"edited"})
+        self._world.note(f"somebody edits the playbooks of {' and '.join(names)}")
+        self._engine.at(self._engine.between(1.0, 15.0), lambda: self._have_the_releases(names))
+
+    def _have_the_releases(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            self._world.vms[name].playbooks = frozenset(self._world.releases)
+
+    def _release(self) -> None:
+        digest = f"d{len(self._world.releases) + 1}"
+        self._world.note(f"the playbooks {digest} are released")
+        with contextlib.suppress(Unknown):
+            self._world.release_playbooks(digest)
 
     # -- services -----------------------------------------------------------------------------------------------------
 
@@ -471,6 +498,7 @@ class Faults:
         world.unsure_share, world.slow, world.broker.lossy = 0.0, False, False
         world.long_plays = False
         world.is_healed = True
+        self._have_the_releases(WORKERS)
         world.broker.set_up(True)
         for server in world.data.servers:
             server.slow = 0.0

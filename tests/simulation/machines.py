@@ -191,6 +191,8 @@ class Vm(Machine):
         self.disk: dict[str, str] = {}
         self.rendered: dict[str, tuple[Endpoint, ...]] = {}
         """Service -> the upstream that nginx has here."""
+        self.playbooks: frozenset[str] = frozenset()
+        """Digests of the playbooks that its worker has; none in a fleet that has no releases."""
         self.daemons: list[Process] = []
         self.system = Process(world.engine, self, f"system@{name}")
         self.system.begin()

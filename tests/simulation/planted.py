@@ -196,9 +196,16 @@ class DeafWorker(Worker):
 class DoggedWorker(Worker):
     """Ends no play that was superseded or cancelled."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
         self._desk.stop = lambda stop: None  # type: ignore[method-assign]
+
+
+class CarelessWorker(Worker):
+    """Runs a command with whichever playbooks it has."""
+
+    def _playbooks_for(self, commands: Any) -> frozenset[str]:
+        return frozenset(kept.value.playbooks for kept in commands.values() if isinstance(kept, Kept))
 
 
 class ImpatientDoor(Door):
@@ -265,9 +272,10 @@ BUGS: dict[str, tuple[Parts, str, int]] = {
     "hot standbys that nobody starts": (Parts(controller=IdleController), "no hot standby", 35),
     "requests without an end": (Parts(controller=ForgetfulController), "request", 1),
     "refusals without a reason": (Parts(controller=SilentController), "without a reason", 11),
-    "a worker that ignores epochs": (Parts(worker=EpochBlindWorker), "epoch", 55),
-    "a worker that ignores its lease": (Parts(worker=LeaselessWorker), "at the same time", 61),
-    "a worker that stops no play": (Parts(worker=DoggedWorker), "went on with", 55),
+    "a worker that ignores epochs": (Parts(worker=EpochBlindWorker), "epoch", 141),
+    "a worker that ignores its lease": (Parts(worker=LeaselessWorker), "at the same time", 168),
+    "a worker that stops no play": (Parts(worker=DoggedWorker), "went on with", 250),
+    "a worker that minds no playbooks": (Parts(worker=CarelessWorker), "with other playbooks", 1),
     "a worker that trusts the broker": (Parts(worker=DeafWorker), "after everything was healed", 250),
     "an address that is never given up": (Parts(door=StubbornDoor), "address", 1),
     "an address that is given up for want of Consul": (Parts(door=ImpatientDoor), "could not know that it lost", 7),

@@ -55,6 +55,7 @@ def _run(world: World) -> None:
     begin = world.engine.between(0.5, FAULTS_BEGIN_S)
     end = world.engine.between(begin + 5.0, FAULTS_END_S)
     faults.scatter(begin, end)
+    faults.change_playbooks(begin, end)
     world.run_until(end)
     faults.heal()
     world.run_until(end + 6.0)

@@ -11,7 +11,7 @@ from typing import Any
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Outcome
 from orchestrator.domain.policy import Policy
-from orchestrator.domain.records import Assignment, Command, LockValue
+from orchestrator.domain.records import Assignment, Command, LockValue, Release
 from orchestrator.node.situation import AddressState
 from orchestrator.observe.quorum import LONG_LOSS_S
 from orchestrator.recorder import Inputs
@@ -163,10 +163,23 @@ class World:
         if DATABASE in self.policy.services:
             self.data.begin()
         self.consul.port("database-server").kv_put(keys.CONFIG, json.dumps(self.document).encode())
+        self.releases: list[str] = []
+        """Digests of the playbooks that were ever released, the newest last; empty in a fleet that has none."""
+        # Drawn apart, so that a fleet without releases stays what it was.
+        if seed % 4 == 0:
+            self.release_playbooks("d1")
         for vm in self.vms.values():
             self.consul.set_check(vm.name, keys.LOAD_CHECK, PASSING)
             for daemon in vm.daemons:
                 vm.system.later(engine.between(0.0, 1.0), daemon.restart)
+
+    def release_playbooks(self, digest: str) -> None:
+        """Let the workers' VMs have the playbooks beside the former ones, then commands be decided for them."""
+        self.releases.append(digest)
+        for name in WORKERS:
+            self.vms[name].playbooks = frozenset(self.releases)
+        record = Release(digest=digest, at=START + self.engine.now, by="operator", orch="0.1.0")
+        self.consul.port("database-server").kv_put(keys.RELEASE, record.to_json().encode())
 
     # -- time and words -----------------------------------------------------------------------------------------------
 

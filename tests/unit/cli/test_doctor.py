@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ UNITS = {
     for vm, entry in VMS.items()
 }
 SERVING = {"backend-server": {"node-app": ON, "nginx": OFF}, "frontend-server": {"node-app": OFF, "nginx": ON}}
+RELEASED = "d1" * 32
 LOOSE = FileFacts(path="/etc/orch/amqp/worker_password", mode=0o664, owner="orch", group="orch")
 LOST = Asked(facts=None, problem="ssh: connect to host 10.0.0.22 port 22: Connection timed out", sent=NOW, answered=NOW)
 
@@ -34,12 +35,14 @@ def settings(tmp_path: Path) -> Path:
 def examined(world: World, settings: Path, *words: str, **changes: Any) -> Result:
     """Run the doctor on a fleet whose VMs are well, but for `changes` (VM with _ for - -> what asking it came to)."""
     asked: list[Question] = []
+    world.with_playbooks(RELEASED)
 
-    def ask_vms(_: object, question: Question) -> Iterator[tuple[str, Asked]]:
-        asked.append(question)
-        for vm in question.vms:
+    def ask_vms(_: object, questions: Mapping[str, Question]) -> Iterator[tuple[str, Asked]]:
+        asked.extend(questions.values())
+        for vm in questions:
             units = UNITS[vm] | SERVING.get(vm, {"node-app": OFF, "nginx": OFF})
-            yield vm, changes.get(vm.replace("-", "_"), answered(vm, units=units)[vm])
+            well = answered(vm, units=units, playbooks=RELEASED, releases=(RELEASED,))
+            yield vm, changes.get(vm.replace("-", "_"), well[vm])
 
     queues = changes.get("queues", QueueFacts(waiting=0, dead=0))
     result = world.orch("doctor", *words, settings_file=settings, ask_vms=ask_vms, ask_queues=lambda _: queues)
@@ -108,9 +111,10 @@ def test_where_no_settings_are_it_is_refused(world: World, tmp_path: Path) -> No
 
 
 def test_it_changes_nothing(world: World, settings: Path) -> None:
-    before = world.consul.peek_list("")
+    world.with_playbooks(RELEASED)
+    before = [pair.key for pair in world.consul.peek_list("")]
     examined(world, settings, backend_server=LOST)
-    assert world.consul.peek_list("") == before
+    assert [pair.key for pair in world.consul.peek_list("")] == before
 
 
 def test_here_answers_with_facts_and_refuses_a_question_of_another_format(

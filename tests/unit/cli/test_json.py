@@ -62,6 +62,9 @@ WELL = {
     ("config", "apply"): "FILE_OTHER",
     ("config", "import"): "FILE_OLD",
     ("notify", "test"): "ops",
+    ("playbooks", "status"): "",
+    ("playbooks", "release"): "",
+    ("playbooks", "sync"): "--if-source",
     ("doctor",): "--here",
     ("replay",): "FILE_RECORD",
     ("completion",): "bash",
@@ -90,6 +93,9 @@ NOT_WELL = {
     ("config", "apply"): ("FILE_OLD", Exit.BROKEN_INPUT),
     ("config", "import"): ("FILE_SAME", Exit.BROKEN_INPUT),
     ("notify", "test"): ("nobody", Exit.REFUSED),
+    ("playbooks", "status"): ("--colour", Exit.USAGE),
+    ("playbooks", "release"): ("", Exit.BROKEN_INPUT),
+    ("playbooks", "sync"): ("", Exit.BROKEN_INPUT),
     ("doctor",): ("", Exit.BROKEN_INPUT),
     ("backup", "make"): ("consul", Exit.BROKEN_INPUT),
     ("backup", "list"): ("", Exit.BROKEN_INPUT),
@@ -145,7 +151,7 @@ def test_every_verb_is_asked_below() -> None:
 @pytest.mark.parametrize("verb", WELL, ids=" ".join)
 @pytest.mark.parametrize("before", [True, False])
 def test_a_verb_that_succeeds_answers_in_json(
-    world: World, files: dict[str, str], verb: tuple[str, ...], before: bool
+    world: World, files: dict[str, str], tmp_path: Path, verb: tuple[str, ...], before: bool
 ) -> None:
     if verb == ("failback",):
         world.activate("backend", "messaging-server", epoch=2)
@@ -153,8 +159,11 @@ def test_a_verb_that_succeeds_answers_in_json(
         world.with_a_diverged_copy()
     if verb == ("notify", "test"):
         world.with_a_sink({"name": "ops", "kind": "command", "command": ["/bin/true"]})
-    if verb == ("doctor",):
-        Path(files["FILE_SETTINGS"]).write_text('{"vm": "messaging-server", "amqp": {"hosts": ["10.0.0.21"]}}')
+    if verb[0] in ("doctor", "playbooks"):
+        (tmp_path / "ansible").mkdir()
+        settings = {"vm": "frontend-server", "amqp": {"hosts": ["10.0.0.21"]}, "ansible_dir": str(tmp_path / "ansible")}
+        Path(files["FILE_SETTINGS"]).write_text(json.dumps(settings))
+        world.with_playbooks("d1" * 32)
     rest = WELL[verb].split()
     code, _ = run(world, files, *(("--json", *verb, *rest) if before else (*verb, "--json", *rest)))
     assert code == 0

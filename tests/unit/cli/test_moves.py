@@ -138,7 +138,7 @@ def test_an_accepted_failover_is_one_pending_request_of_the_operator(world: Worl
     assert result.exit_code == 0
     (request,) = world.requests()
     assert request.to_json() == (
-        '{"id":"1700000000000-backend-cli0001","kind":"failover","service":"backend","target":"messaging-server",'
+        '{"format":1,"id":"1700000000000-backend-cli0001","kind":"failover","service":"backend","target":"messaging-server",'
         '"redesignate":true,"accept_data_loss":false,"reason":"kernel update","origin":"cli:ana@desk",'
         '"state":"pending","outcome":"",'
         '"created":1700000000.0,"updated":1700000000.0,"times":{}}'

@@ -12,7 +12,18 @@ from orchestrator.cli.app import App
 from orchestrator.cli.main import cli
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Outcome
-from orchestrator.domain.records import Assignment, Command, Endpoint, Endpoints, LockValue, MoveKind, Record, Request
+from orchestrator.domain.records import (
+    Assignment,
+    Command,
+    Endpoint,
+    Endpoints,
+    Installed,
+    LockValue,
+    MoveKind,
+    Record,
+    Release,
+    Request,
+)
 from orchestrator.store.port import AgentService, KvPair, PushedSpec
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul, FakePort
 
@@ -156,6 +167,15 @@ class World:
             port = self.port(vm)
             port.agent_register(AgentService(keys.BROKER_SERVICE, keys.BROKER_SERVICE, 5672))
             port.agent_register_pushed(keys.BROKER_SERVICE, PushedSpec("rabbitmq:listens", "listens", 60, PASSING, ""))
+
+    def with_playbooks(self, released: str | None, **current: str) -> None:
+        """Release playbooks, which every worker has, but for those who are said to have others (VM with _ for -)."""
+        if released is not None:
+            self.put(keys.RELEASE, Release(digest=released, at=NOW - 3700, by="ana@desk", orch="0.1.0"))
+        for vm, entry in VMS.items():
+            digest = current.get(vm.replace("-", "_"), released)
+            if "worker" in entry["roles"] and digest is not None:
+                self.put(keys.installed(vm), Installed(vm=vm, current=digest, kept=(digest,), at=NOW - 60))
 
     def with_a_sink(self, sink: dict[str, Any]) -> None:
         """Let the policy tell somebody of what happens."""

@@ -7,7 +7,7 @@ from typing import Any
 from orchestrator.cli.fleet import Fleet, look
 from orchestrator.doctor.facts import FORMAT, Asked, DiskFacts, FileFacts, UnitFacts, VmFacts
 from orchestrator.doctor.findings import Finding
-from tests.unit.cli.world import NOW, World
+from tests.unit.cli.world import NOW, VMS, World
 
 ON = UnitFacts(load="loaded", active="active", enabled="enabled")
 OFF = UnitFacts(load="loaded", active="inactive", enabled="disabled")
@@ -25,6 +25,7 @@ def well(vm: str = "backend-server", **changes: Any) -> VmFacts:
         "secrets": (
             FileFacts(path="/etc/orch/amqp/worker_password", mode=0o600, owner="orch", group="orch", belongs_to="orch"),
         ),
+        "dns": VMS[vm]["address"],
         "disks": (DiskFacts(path="/", size=100 * 2**30, free=50 * 2**30, inodes_free=0.9),),
     }
     return VmFacts(**(fields | changes))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from orchestrator.doctor.ask import ask, last_words, ssh_command
+from orchestrator.doctor.ask import ask
 from orchestrator.doctor.facts import Question
-from orchestrator.doctor.here import read_secrets
+from orchestrator.doctor.here import read_certificates, read_secrets
+from orchestrator.doctor.network import dns_address, dns_answer, dns_question, last_words, reached_ports, ssh_command
 from orchestrator.settings import AmqpSettings, LocalSettings
 from tests.unit.doctor.build import well
 
@@ -75,3 +79,50 @@ def test_secrets_are_found_by_what_they_are_called_and_public_files_are_none(tmp
     assert set(found) == {"worker_password", "id_ed25519", "chat_url", "consul_token"}
     assert found["worker_password"].mode == 0o640
     assert found["worker_password"].belongs_to == "orch-worker"
+
+
+def test_ports_are_open_refused_or_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        is_open, is_refused = listening.getsockname()[1], bound.getsockname()[1]
+        found = reached_ports({"a": "127.0.0.1", "b": "not an address"}, {"a": (is_open, is_refused), "b": (80,)})
+    assert found == {"a": {is_open: "open", is_refused: "refused"}, "b": {80: "silent"}}
+    assert reached_ports({}, {}) == {}
+
+
+def test_consuls_dns_is_asked_and_understood() -> None:
+    question = dns_question("a-server.node.consul")
+    answer = question[:2] + b"\x85\x80\0\1\0\1\0\0\0\0" + question[12:]
+    answer += b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x0a\0\0\x16"
+    assert dns_answer(answer) == "10.0.0.22"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as agent:
+        agent.bind(("127.0.0.1", 0))
+        agent.settimeout(10)
+
+        def serve() -> None:
+            asked, who = agent.recvfrom(512)
+            agent.sendto(answer if asked == question else b"", who)
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        assert dns_address("a-server", agent.getsockname()[1]) == "10.0.0.22"
+        serving.join()
+
+
+@pytest.mark.parametrize("packet", [b"", b"\0" * 11, dns_question("a.node.consul"), b"\xff" * 40])
+def test_a_packet_that_answers_nothing_gives_no_address(packet: bytes) -> None:
+    assert dns_answer(packet) is None
+
+
+def test_a_certificate_says_until_when_it_is_good_and_keys_are_none(tmp_path: Path) -> None:
+    key, good = tmp_path / "vm-key.pem", tmp_path / "vm.pem"
+    argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    argv += ["-subj", "/CN=a", "-days", "20", "-keyout", str(key), "-out", str(good)]
+    subprocess.run(argv, check=True, capture_output=True)
+    (tmp_path / "bad.pem").write_text("no certificate")
+    bad, found = read_certificates(tmp_path)
+    assert bad.ends is None
+    assert bad.problem
+    assert found.path == str(good)
+    assert found.ends is not None
+    assert abs(found.ends - time.time() - 20 * 86400) < 60

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.doctor.facts import FORMAT, Asked, DiskFacts, FileFacts
+from orchestrator.doctor.facts import FORMAT, Asked, CertificateFacts, DiskFacts, FileFacts
 from orchestrator.doctor.findings import Severity
-from orchestrator.doctor.judge import judge_vms
+from orchestrator.doctor.judge import judge_backups, judge_vms
 from tests.unit.cli.world import NOW
 from tests.unit.doctor.build import answered, told
 
@@ -42,6 +42,40 @@ def test_facts_of_another_format_are_not_guessed_at() -> None:
 def test_what_the_vm_could_not_find_out_is_told() -> None:
     (line,) = told(judge_vms(answered(unknown=("systemd does not say how its units are (timed out)",))))
     assert line == "unknown backend-server: could not find out: systemd does not say how its units are (timed out)"
+
+
+HOUR_S = 3600.0
+UNASKED = {"frontend-server": Asked(facts=None, problem="no answer within 8 s", sent=NOW, answered=NOW + 8)}
+
+
+def backed_up(**kinds: float | None) -> dict[str, Asked]:
+    """Return what a VM says whose newest backups were begun so many hours ago."""
+    ages = {kind: None if hours is None else NOW + 0.6 - hours * HOUR_S for kind, hours in kinds.items()}
+    return answered("messaging-server", backups=ages)
+
+
+@pytest.mark.parametrize(
+    ("asked", "lines"),
+    [
+        ({}, []),
+        (backed_up(consul=49.9, database=1.0), []),
+        (backed_up(consul=72.0), ["warning backups: the newest of consul is 72 hours old"]),
+        (backed_up(consul=None), ["warning backups: there is none of consul"]),
+        # Whose turn it is changes: the other VM has the newer one.
+        (backed_up(consul=72.0) | answered("backend-server", backups={"consul": NOW - 5 * HOUR_S}), []),
+        (
+            backed_up(consul=None) | UNASKED,
+            [
+                "unknown backups: could not find out: there is none of consul, "
+                "where it could be asked (frontend-server could not)"
+            ],
+        ),
+    ],
+)
+def test_a_backup_that_is_missed_is_told_with_its_age(asked: dict[str, Asked], lines: list[str]) -> None:
+    found = list(judge_backups(asked, 50.0))
+    assert told(found) == lines
+    assert all("`orch backup make consul --here` makes one now" in one.todo for one in found)
 
 
 @pytest.mark.parametrize(
@@ -101,6 +135,34 @@ def test_a_small_disk_with_little_left_is_full_whatever_its_share() -> None:
 )
 def test_a_clock_that_is_off_is_told_of_by_how_much_at_least(off_s: float, line: str) -> None:
     assert told(judge_vms(answered(started=NOW + 0.3 + off_s, ended=NOW + 0.5 + off_s))) == [line]
+
+
+@pytest.mark.parametrize(
+    ("days", "line"),
+    [
+        (31, ""),
+        (29, "warning backend-server: the certificate /etc/orch/tls/vm.pem ends in 29 days"),
+        (6, "error backend-server: the certificate /etc/orch/tls/vm.pem ends in 6 days"),
+        (-2, "error backend-server: the certificate /etc/orch/tls/vm.pem ended 2 days ago"),
+    ],
+)
+def test_a_certificate_is_told_of_before_it_ends(days: int, line: str) -> None:
+    certificate = CertificateFacts(path="/etc/orch/tls/vm.pem", ends=NOW + days * 86400)
+    assert "; ".join(told(judge_vms(answered(certificates=(certificate,))))) == line
+
+
+def test_a_certificate_that_cannot_be_read_is_an_error() -> None:
+    certificate = CertificateFacts(path="/etc/orch/tls/ca.pem", problem="no PEM")
+    assert told(judge_vms(answered(certificates=(certificate,)))) == [
+        "error backend-server: the certificate /etc/orch/tls/ca.pem cannot be read: no PEM"
+    ]
+
+
+def test_an_agent_that_does_not_answer_and_secrets_that_nobody_sees_are_told_of() -> None:
+    assert told(judge_vms(answered(consul="knows no leader", secrets=()))) == [
+        "error backend-server: its Consul agent knows no leader",
+        "unknown backend-server: could not find out: no file that holds a secret is to be seen there",
+    ]
 
 
 def test_a_slow_answer_is_no_clock_that_is_off() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from orchestrator.cli.app import App
 from orchestrator.doctor.facts import QueueFacts
-from orchestrator.doctor.judge_fleet import judge_checks, judge_queues, judge_view
+from orchestrator.doctor.judge_fleet import judge_checks, judge_playbooks, judge_queues, judge_view
 from orchestrator.domain import keys
 from orchestrator.domain.records import Maintenance, Paused, Sync
 from tests.fakes.fake_consul import CRITICAL, WARNING
 from tests.unit.cli.world import NOW, POLICY, World
-from tests.unit.doctor.build import seen, told
+from tests.unit.doctor.build import answered, seen, told
 
 
 def of_view(world: World) -> list[str]:
@@ -86,6 +88,44 @@ def test_a_copy_that_is_not_in_sync_is_an_error() -> None:
     assert line.startswith("error backend: the copy on messaging-server is not in sync")
     world.put(keys.sync("backend"), sync.with_(complete=("backend-server", "messaging-server")))
     assert not [line for line in of_view(world) if "copy" in line and "error" in line]
+
+
+@pytest.mark.parametrize(
+    ("current", "kept", "line"),
+    [
+        ("d1" * 32, ("d1" * 32,), ""),
+        (
+            "d2" * 32,
+            ("d2" * 32,),
+            "error messaging-server: its playbooks are d2d2d2d2d2d2, released are d1d1d1d1d1d1: "
+            "its worker refuses commands",
+        ),
+        (
+            "d2" * 32,
+            ("d1" * 32, "d2" * 32),
+            "warning messaging-server: its playbooks are d2d2d2d2d2d2, released are d1d1d1d1d1d1: "
+            "commands are run with the released ones, plays by hand are not",
+        ),
+        (
+            None,
+            (),
+            "error messaging-server: its playbooks are not to be read, released are d1d1d1d1d1d1: "
+            "its worker refuses commands",
+        ),
+    ],
+)
+def test_a_workers_playbooks_are_the_released_ones(current: str | None, kept: tuple[str, ...], line: str) -> None:
+    world = World().founded()
+    world.with_playbooks("d1" * 32)
+    fleet = seen(world)
+    asked = answered("messaging-server", playbooks=current, releases=kept) | answered("backend-server")
+    assert "; ".join(told(judge_playbooks(asked, fleet.view, fleet.policy))) == line
+
+
+def test_playbooks_that_were_never_released_are_told_of() -> None:
+    fleet = seen(World().founded())
+    (line,) = told(judge_playbooks(answered("messaging-server"), fleet.view, fleet.policy))
+    assert line == "warning fleet: no playbooks were released, so workers run whichever they have"
 
 
 def test_dead_letters_and_a_queue_that_grows_are_told_of() -> None:

@@ -29,7 +29,7 @@ def test_units_as_assigned_are_well() -> None:
     assert of_units(world, "backend-server", OWN | {"node-app": ON, "nginx": OFF}) == []
     assert of_units(world, "messaging-server", WORKERS | {"node-app": OFF, "nginx": OFF, "orch-controller": ON}) == []
     # A daemon that the VM has no role for may be absent.
-    assert of_units(world, "database-server", OWN | {"orch-worker": ABSENT, "node-app": OFF}) == []
+    assert of_units(world, "database-server", OWN | {"orch-worker": ABSENT, "orch-playbooks-sync.timer": ABSENT}) == []
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,8 @@ def test_units_as_assigned_are_well() -> None:
         ("consul", RUNS_ONLY, "warning messaging-server: consul is disabled: it will not start with the VM"),
         ("orch-proxy@database", ENABLED_ONLY, "error messaging-server: orch-proxy@database is inactive"),
         ("orch-playbooks-sync.timer", ENABLED_ONLY, "error messaging-server: orch-playbooks-sync.timer is inactive"),
+        ("orch-playbooks-sync.timer", ABSENT, "error messaging-server: there is no unit orch-playbooks-sync.timer"),
+        ("orch-backup@consul.timer", ENABLED_ONLY, "error messaging-server: orch-backup@consul.timer is inactive"),
     ],
 )
 def test_what_runs_always_runs_and_starts_with_the_vm(unit: str, facts: UnitFacts, line: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.domain import keys
 from orchestrator.domain.records import CommandState, Play
 from orchestrator.domain.view import Kept, Unreadable
-from orchestrator.execute.choice import Ack, Ask, Choice, Claim, Close, Mine, Refuse, Rules, Situation, Stop, choose
+from orchestrator.execute.choice import Ack, Ask, Choice, Claim, Close, Mine, Reject, Rules, Situation, Stop, choose
 from tests.unit.execute.build import BACKEND_KEY, NOW, OURS, THEIRS, a_command, a_situation, an_assignment, running
 
 ONE = a_command(1).id
@@ -32,7 +32,7 @@ def actions_of(choice: Choice) -> list[str]:
             short.append(f"stop {action.command_id} {action.state.value if action.state else 'unwritten'}")
         elif isinstance(action, Ack):
             short.append(f"ack {action.command_id}")
-        elif isinstance(action, Refuse):
+        elif isinstance(action, Reject):
             short.append(f"refuse {action.command_id}")
     return short
 
@@ -264,7 +264,7 @@ def test_a_message_is_acknowledged_only_when_its_command_is_over_and_refused_onl
             seen = situation.commands.get(action.command_id)
             assert isinstance(seen, Kept)
             assert seen.value.is_final
-        elif isinstance(action, Refuse):
+        elif isinstance(action, Reject):
             assert not isinstance(situation.commands.get(action.command_id), Kept)
 
 
