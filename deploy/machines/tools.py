@@ -99,21 +99,27 @@ def wheel(say: Callable[[str], None]) -> Path:
 
     def build_into(folder: Path) -> None:
         say("building orch's wheel")
-        # From a copy: pip leaves build/ and egg-info in the tree that it builds from.
-        copy = folder / "source"
-        copy.mkdir()
-        for source in sources:
-            if source.is_dir():
-                shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, copy / source.name)
-        if not (copy / "README.md").exists():
-            (copy / "README.md").write_text("orch\n")
-        argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        run([*argv, "--wheel-dir", folder, copy])
-        shutil.rmtree(copy)
+        build_wheel(CHECKOUT, folder)
 
     return next(cached("wheel", key, build_into).glob("*.whl"))
+
+
+def build_wheel(checkout: Path, folder: Path) -> Path:
+    """Build the wheel of a checkout into the folder; return it."""
+    # From a copy: pip leaves build/ and egg-info in the tree that it builds from.
+    copy = folder / "source"
+    copy.mkdir(parents=True)
+    for source in (checkout / name for name in WHEEL_SOURCES):
+        if source.is_dir():
+            shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif source.exists():
+            shutil.copy2(source, copy / source.name)
+    if not (copy / "README.md").exists():
+        (copy / "README.md").write_text("orch\n")
+    argv = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    run([*argv, "--wheel-dir", folder, copy])
+    shutil.rmtree(copy)
+    return next(folder.glob("*.whl"))
 
 
 def app_modules(say: Callable[[str], None]) -> Path:
