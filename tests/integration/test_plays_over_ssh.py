@@ -28,7 +28,6 @@ from tests.integration.ports import free_port
 from tests.integration.waiting import WAIT_S, wait_for
 
 SSHD = "/usr/sbin/sshd"
-CHECKOUT = Path(__file__).resolve().parents[2]
 _PRIVILEGE_SEPARATION = Path("/run/sshd")
 
 
