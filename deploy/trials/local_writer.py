@@ -21,6 +21,7 @@ from typing import Any
 import pymysql
 
 PASSWORD_FILE = "/etc/orch/app/database_password"
+CA_FILE = "/etc/orch/tls/ca.pem"
 ACCOUNT, SCHEMA, PORT = "orch_app", "listings", 3306
 INSERT = (
     "INSERT INTO listings (request_key, title, city, price, created_at) VALUES (%s, %s, 'Sneek', 1, UTC_TIMESTAMP(3))"
@@ -37,10 +38,11 @@ def write(link: Any, key: str) -> int:
         return int(cursor.lastrowid)
 
 
-def connected(host: str, port: int, password: str) -> Any:
+def connected(host: str, port: int, password: str, ca_file: str) -> Any:
     """Return a connection that commits each statement by itself."""
     return pymysql.connect(
         host=host, port=port, user=ACCOUNT, password=password, database=SCHEMA, autocommit=True,
+        ssl_ca=ca_file, ssl_verify_cert=True, ssl_verify_identity=True,
         connect_timeout=TRY_S, read_timeout=TRY_S, write_timeout=TRY_S,
     )  # fmt: skip
 
@@ -54,6 +56,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=300.0, help="end by itself after so long")
     parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--password-file", default=PASSWORD_FILE)
+    parser.add_argument("--ca-file", default=CA_FILE)
     return parser.parse_args()
 
 
@@ -75,7 +78,7 @@ def main() -> None:
             told: dict[str, Any] = {"key": key, "began": time.time(), "status": 0, "by": given.by, "id": None}
             began, why = time.monotonic(), ""
             try:
-                link = link or connected(given.host, given.port, password)
+                link = link or connected(given.host, given.port, password, given.ca_file)
                 told.update(id=write(link, key), status=201)
             except (pymysql.MySQLError, OSError) as error:
                 link, why = None, str(error)

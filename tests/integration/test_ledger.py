@@ -45,7 +45,8 @@ def pair(datadirs: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
             primary.ask(statement)
         standby.ask(
             f"CHANGE MASTER TO MASTER_HOST='{primary.address}', MASTER_PORT={port}, MASTER_USER='{REPLICATION_USER}',"
-            f" MASTER_PASSWORD='{REPLICATION_PASSWORD}', MASTER_USE_GTID=slave_pos"
+            f" MASTER_PASSWORD='{REPLICATION_PASSWORD}', MASTER_USE_GTID=slave_pos,"
+            f" MASTER_SSL=1, MASTER_SSL_CA='{standby.tls.ca}', MASTER_SSL_VERIFY_SERVER_CERT=1"
         )
         standby.ask("START SLAVE")
         primary.ask("SET GLOBAL rpl_semi_sync_master_enabled = 1")
@@ -65,6 +66,7 @@ def losses_of(primary: MariaDb, standby: MariaDb, notes: Path, *, waits: bool) -
     password_file = notes.with_name("password")
     password_file.write_text(APP_PASSWORD)
     words = [primary.address, "--port", str(primary.port), "--password-file", str(password_file)]
+    words += ["--ca-file", str(primary.tls.ca)]
     command = [sys.executable, str(SCRIPT), *words, "--prefix", "k", "--by", "primary"]
     with Writing(command, notes, "k") as writing:
         wait_for(lambda: writing.acknowledged_since(0.0) >= 20, "writes are acknowledged")
