@@ -35,7 +35,7 @@ CREATE TABLE listings.listings (
 def pair(datadirs: Datadirs) -> Iterator[tuple[MariaDb, MariaDb]]:
     """A primary that waits for its standby, and that standby, caught up."""
     port = free_port()
-    servers = [MariaDb(datadirs, number, port, rpl_semi_sync_slave_enabled="ON") for number in (21, 22)]
+    servers = [MariaDb(datadirs, number, port, rpl_semi_sync_slave_enabled="ON") for number in (1, 2)]
     primary, standby = servers
     try:
         for server in servers:
