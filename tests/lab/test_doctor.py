@@ -13,6 +13,7 @@ from deploy.trials.status import wait_until
 from tests.lab.fleet import publish, wait_whole
 
 DOCTOR = ["orch", "doctor", "--json"]
+PURGE = ["rabbitmqctl", "-q", "purge_queue", "failover_commands.dead", "-p", "orch"]
 FROM = "messaging-server"
 # What is promised is 10 s, on a host that does not run three other labs.
 SOON_S = 15.0
@@ -126,10 +127,12 @@ EXPECTED = (
 def test_each_thing_that_is_wrong_is_found_and_nothing_else(fleet: Lab) -> None:
     for vm, kind in (("backend-server", "database"), (FROM, "consul")):
         fleet.run(vm, ["orch", "backup", "make", kind, "--here"], timeout_s=120)
+    # What other tests have published.
+    fleet.run(FROM, PURGE, timeout_s=60)
     assert examined(fleet) == (0, [])
     publish(fleet, "nobody can read this")
     with ExitStack() as stack:
-        stack.callback(fleet.run, FROM, ["rabbitmqctl", "-q", "purge_queue", "failover_commands.dead", "-p", "orch"])
+        stack.callback(fleet.run, FROM, PURGE)
         for vm, does, undoes in BROKEN:
             stack.enter_context(undone(fleet, vm, does, undoes))
         wait_whole(fleet, "database-server")
