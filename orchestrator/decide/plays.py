@@ -43,8 +43,9 @@ def wait_for(case: Case, command: Command) -> Wait:
 
 def told_by_worker(case: Case, command: Command, moment: float | None) -> float:
     """Return a moment that a worker wrote down; where by its clock it cannot be, that at which the command was made."""
-    believed = moment is not None and command.created - CLOCKS_APART_S <= moment <= case.now + CLOCKS_APART_S
-    return moment if believed and moment is not None else command.created
+    if moment is None:
+        return command.created
+    return moment if command.created - CLOCKS_APART_S <= moment <= case.now + CLOCKS_APART_S else command.created
 
 
 def trouble_of(command: Command) -> str | None:

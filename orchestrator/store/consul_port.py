@@ -348,7 +348,8 @@ class ConsulPort:
         """See `Port.agent_services`."""
         entries = self._ask(lambda: list(self._consul.agent.services().values()))
         # After the answer, which may have made another token the one in force.
-        found = [_agent_service(entry, self._agent.token_mark) for entry in entries]
+        mark = self._agent.token_mark
+        found = [_agent_service(entry, mark) for entry in entries]
         return tuple(sorted(found, key=lambda service: service.id))
 
     def agent_checks(self) -> tuple[AgentCheck, ...]:
@@ -358,13 +359,15 @@ class ConsulPort:
 
     def agent_register(self, service: AgentService) -> None:
         """See `Port.agent_register`. Checks stay: `replace-existing-checks` is not given."""
+        mark = self._agent.token_mark
+        by_token = {TOKEN: mark} if mark else {}
         body = {
             "ID": service.id,
             "Name": service.name,
             "Port": service.port,
             "Address": service.address,
             "Tags": list(service.tags),
-            "Meta": {**dict(service.meta), **({TOKEN: self._agent.token_mark} if self._agent.token_mark else {})},
+            "Meta": {**dict(service.meta), **by_token},
         }
         self._call("put", "/v1/agent/service/register", body=body)
 
