@@ -42,7 +42,7 @@ integration: bootstrap-test  ## Against a real Consul and a real RabbitMQ.
 lab-tests: bootstrap-test  ## On the four machines (as root).
 	@$(TEST_LAB) $(PYTEST) tests/lab
 
-bench: bootstrap  ## Every number that is asked for, each fault ten times, as a table and as JSON; two hours and a half.
+bench: bootstrap  ## Every number that is asked for, each fault ten times, as a table and as JSON; two hours and a quarter.
 	@$(PYTHON) -m deploy.trials.bench
 
 soak: bootstrap  ## Thirty random faults while listings are written; fails on any that is lost. About 40 min; FAULTS=, SEED=.

@@ -2,7 +2,7 @@
 # Prepares this machine for the checkout: Debian packages and the Python environment in .venv.
 #
 #   deploy/bootstrap.sh            what make check, make unit and the lab need
-#   deploy/bootstrap.sh --test     and what the tests need beyond that (a browser for the Consul UI, a broker)
+#   deploy/bootstrap.sh --test     and what the tests need beyond that (a browser for the Consul UI, a broker, a compiler)
 #
 # Can be run again at any time: it does only what is missing, and an interruption leaves nothing half-made.
 # Without root it leaves the Debian packages out and says so. ORCH_NO_PACKAGES=1 does the same as root.
@@ -53,7 +53,7 @@ lab_packages=(
 )
 test_packages=(
     rabbitmq-server:rabbitmq-server sshd:openssh-server node:nodejs
-    mariadbd:mariadb-server mariadb-backup:mariadb-backup promtool:prometheus
+    mariadbd:mariadb-server mariadb-backup:mariadb-backup promtool:prometheus cc:gcc cc:libc6-dev
 )
 os_release=/etc/os-release
 

@@ -14,6 +14,7 @@ set -euo pipefail
 checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 ansible=$checkout/ansible
 inventory=$ansible/inventory/hosts
+venv=${ORCH_VENV:-/opt/orch/venv}
 control=${ORCH_CONTROL:-/opt/orch/control}
 action=install user='' consul='' consul_template=''
 rest=()
@@ -57,10 +58,25 @@ vm=$(this_vm)
 say "this VM is $vm"
 [[ $action != which ]] || exit 0
 
-# Ansible of our own where the VM has none: the same versions that orch itself is installed with.
+# The file that says that orch's environment has all that this checkout asks for: as the role `packages` names it.
+libraries_stamp() {
+    local digest
+    digest=$(python3 -c 'import configparser, hashlib, sys
+options = configparser.ConfigParser()
+options.read(sys.argv[1])
+print(hashlib.sha256(options["options"]["install_requires"].encode()).hexdigest()[:16])' "$checkout/setup.cfg") || return
+    printf '%s/.libraries-%s' "$venv" "$digest"
+}
+
+# Where the VM has no Ansible of its own: that of orch, if nothing is going to be installed under its feet; else one in
+# an environment beside it, of the same versions.
 find_ansible() {
     if command -v ansible-playbook >/dev/null; then
         playbook=$(command -v ansible-playbook)
+        return
+    fi
+    if [[ -x $venv/bin/ansible-playbook && -e $(libraries_stamp) ]]; then
+        playbook=$venv/bin/ansible-playbook
         return
     fi
     if [[ ! -e $control/complete ]]; then

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from orchestrator.decide import decide
+from orchestrator.decide.news import announced_after
 from orchestrator.dispatch.publisher import Publisher
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Memory, Outcome, Put
@@ -30,7 +31,7 @@ from orchestrator.notify.notifier import Notifier
 from orchestrator.observe.clock import LeaderClock, newest_moment
 from orchestrator.observe.parse import parse_policy
 from orchestrator.observe.quorum import QuorumWatch
-from orchestrator.observe.watch import Observed, Snapshot, leader_sources, start_watching
+from orchestrator.observe.watch import CHECKS, Observed, Snapshot, leader_sources, start_watching
 from orchestrator.recorder import Inputs, Recorder
 from orchestrator.settings import LocalSettings
 from orchestrator.store.consul_port import ConsulPort
@@ -168,10 +169,15 @@ class Controller:
         for decision in decisions:
             try:
                 result = apply_decision(self._port, decision, leader_session)
-            except (Unknown, Refused) as problem:
+            except Unknown as problem:
                 unsure = "could not find out whether this was written: %s (%s)"
                 log.warning(unsure, decision.sentence, problem, extra=fields_of(decision))
                 return tuple(applied), True
+            except Refused as problem:
+                # It will be refused again each time, which must not keep the other services' decisions from theirs.
+                log.warning("Consul refuses this: %s (%s)", decision.sentence, problem, extra=fields_of(decision))
+                overtaken = True
+                continue
             if result is not TxnOutcome.WON:
                 log.info("overtaken, deciding anew: %s", decision.sentence, extra=fields_of(decision))
                 overtaken = True
@@ -184,9 +190,7 @@ class Controller:
 
     def _memory_after(self, outcome: Outcome, applied: tuple[Decision, ...]) -> Memory:
         """Return the memory to keep: what was announced counts only if it was written."""
-        if len(applied) == len(outcome.decisions) + len(outcome.news):
-            return outcome.memory
-        return replace(outcome.memory, announced=self._memory.announced)
+        return replace(outcome.memory, announced=announced_after(self._memory.announced, outcome, applied))
 
     def _say(self, sentence: str) -> None:
         """Log the sentence unless it is what was said last (but for the seconds that it counts down)."""
@@ -270,6 +274,7 @@ class Loop:
         self._seen = 0
         self._wake_at: float | None = None
         self._tended_at: float | None = None
+        self._begins = False
 
     def run(self, stop: threading.Event) -> None:
         """Go round until `stop` is set."""
@@ -305,7 +310,14 @@ class Loop:
         if not snapshot.known:
             self._wake_at = None
             return
-        self._decide(snapshot, is_news=is_news, begins=not led_before)
+        if self._begins:
+            fresh = self._look_as_leader()
+            if fresh is None:
+                self._wake_at = self._clock.now() + AFTER_UNKNOWN_S
+                return
+            snapshot = fresh
+        self._decide(snapshot, is_news=is_news, begins=self._begins)
+        self._begins = False
         # After what may be a failover.
         if leads and self._controller.policy is not None:
             self._heed(self._election.session, self._controller.policy.notifications)
@@ -327,17 +339,26 @@ class Loop:
             self._note(cycle)
         self._tend(snapshot, session)
 
-    def _keeps_leading(self, snapshot: Snapshot) -> bool:
-        """Notice a lost lock, take a free one. An election that Consul does not answer is lost for now.
+    def _look_as_leader(self) -> Snapshot | None:
+        """Return what is known now, with checks that are no older than the lead. None: Consul does not answer.
 
-        Without a session one campaigns once whoever holds the lock: after a quick restart that is our own old session,
-        which no check has noticed and which only we end.
+        The watch may be behind by what led to the election: a VM that has just come back would count as lost.
         """
+        try:
+            index, checks = self._port.checks()
+        except (Unknown, Refused) as problem:
+            log.info("The checks cannot be read anew, so nothing is decided yet: %s", problem)
+            return None
+        self._observed.learn(CHECKS, index, checks, swift=True)
+        snapshot = self._observed.snapshot()
+        return snapshot if snapshot.known else None
+
+    def _keeps_leading(self, snapshot: Snapshot) -> bool:
+        """Notice a lost lock, take a free one. An election that Consul does not answer is lost for now."""
         pair = snapshot.pair(keys.LEADER)
         if self._election.notice(pair):
             return True
-        own = self._election.campaigns_with
-        if not snapshot.known or (own is not None and pair is not None and pair.session not in (None, own)):
+        if not snapshot.known or self._election.is_hopeless(pair):
             return False
         try:
             return self._election.campaign()
@@ -348,6 +369,7 @@ class Loop:
     def _changed_role(self, leads: bool, snapshot: Snapshot) -> None:
         """Begin with an empty memory, which is always safe, and no earlier than the former leader has left off."""
         self._controller.forget()
+        self._begins = leads
         if leads:
             self._clock.begin(newest_moment(snapshot.pairs))
         log.info("This controller %s.", "leads now" if leads else "does not lead any more")

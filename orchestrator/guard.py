@@ -33,7 +33,7 @@ from orchestrator.node.replication.attended import LeaseEnded, Servers
 from orchestrator.node.rounds import Rounds
 from orchestrator.node.situation import AddressState, ProbeResult, Situation, UnitStatus
 from orchestrator.node.systemd import UnitWatch
-from orchestrator.settings import LocalSettings
+from orchestrator.settings import LocalSettings, read_secret
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.port import Port, Unknown
 
@@ -103,7 +103,7 @@ class Guard:
         self._front_doors: dict[str, FrontDoorPolicy | None] = {}
         noted = self._metrics.note_confirmation
         self._servers = Servers(settings, self._knowledge, self._open_lease_port, self._events.put, noted)
-        self._catalog = CatalogComparison(settings.vm, self._port, time.monotonic)
+        self._catalog = CatalogComparison(settings.vm, self._port, time.monotonic, self._default_token)
         self._said = ""
 
     def run(self, stop_event: threading.Event) -> None:
@@ -164,11 +164,11 @@ class Guard:
             return self._open_port(stale=False)
 
         return (
-            Feed("services", copy, services, self._events.put, wait_s=_STALE_WAIT_S),
-            Feed("sessions", copy, sessions, self._events.put, wait_s=_STALE_WAIT_S),
-            Feed("pulse", copy, pulse, self._events.put, wait_s=0.0),
-            Feed("config", copy, config, self._events.put, wait_s=_LEADER_WAIT_S),
-            Feed("services-from-leader", leader, services, self._events.put, wait_s=_LEADER_WAIT_S),
+            Feed("services", copy, services, self._events.put, wait_s=_STALE_WAIT_S, open_leader=leader),
+            Feed("sessions", copy, sessions, self._events.put, wait_s=_STALE_WAIT_S, open_leader=leader),
+            Feed("pulse", copy, pulse, self._events.put, wait_s=0.0, open_leader=leader),
+            Feed("config", copy, config, self._events.put, wait_s=_LEADER_WAIT_S, open_leader=leader),
+            Feed("services-from-leader", leader, services, self._events.put, wait_s=_LEADER_WAIT_S, open_leader=leader),
         )
 
     def _open_port(self, *, stale: bool) -> ConsulPort:
@@ -188,6 +188,11 @@ class Guard:
             consistent_reads=consistent_reads,
             on_failure=self._metrics.note_consul_failure,
         )
+
+    def _default_token(self) -> str:
+        """Return what the agent takes for the token of whoever gives none; raises SettingsError."""
+        path = self._settings.consul_token_file("dns")
+        return read_secret(path) if path else ""
 
     def _await_stop(self, stop_event: threading.Event) -> None:
         stop_event.wait()

@@ -18,6 +18,7 @@ from orchestrator.domain.wire import Senders
 from orchestrator.execute.environment import Places
 from orchestrator.execute.play import AnsiblePlays
 from orchestrator.execute.releases import Releases
+from orchestrator.execute.room import no_room_in
 from orchestrator.execute.warm import WarmServer
 from orchestrator.execute.warm_ssh import WarmSsh
 from orchestrator.liveness import Liveness
@@ -75,6 +76,7 @@ class _Daemon:
             time.time,
             self.metrics.note,
             Releases(settings.ansible_dir).look,
+            lambda: no_room_in(self.places.artefacts),
         )
         self.liveness = Liveness(settings.health_ports.worker, STALE_AFTER_S, "worker", self.metrics)
 

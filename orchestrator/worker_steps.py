@@ -46,7 +46,7 @@ from orchestrator.execute.releases import Found
 from orchestrator.observe.parse import parse_policy
 from orchestrator.store.port import KvPair, Port, Refused, Session, Unknown
 from orchestrator.store.records import create_record, encoded, kept_or_unreadable, read_record
-from orchestrator.store.sessions import own_session, worker_session
+from orchestrator.store.sessions import end_own_sessions, own_session, worker_session
 
 log = logging.getLogger(__name__)
 
@@ -103,8 +103,10 @@ class Worker:
         wall: Callable[[], float],
         note: Callable[[Noted], None] = ignore,
         look_at_playbooks: Callable[[], Found] = lambda: NO_PLAYBOOKS,
+        look_for_obstacle: Callable[[], str] = str,
     ) -> None:
-        """`note` is told what may be counted. `look_at_playbooks` reads what this VM has; it may take some 10 ms."""
+        """`note` is told what may be counted. `look_at_playbooks` reads what this VM has; it may take some 10 ms.
+        `look_for_obstacle` says why no play can be run here, nothing where one can; it must not wait."""
         self._port = port
         self._mailbox = mailbox
         self._vm = vm
@@ -123,6 +125,7 @@ class Worker:
         self._not_before: dict[str, float] = {}
         self._retiring = False
         self._look_at_playbooks = look_at_playbooks
+        self._look_for_obstacle = look_for_obstacle
         self._playbooks = NO_PLAYBOOKS
         self._next_look = float("-inf")
         self._left: frozenset[str] = frozenset()
@@ -153,6 +156,9 @@ class Worker:
 
     def take_message(self, delivery: Delivery) -> None:
         """Take a message: hold it for its command, make it a request, or send it to the dead-letter queue."""
+        if delivery.unreadable:
+            self._refuse(delivery, f"A message is refused: its properties cannot be read ({delivery.unreadable}).")
+            return
         try:
             message = parse_message(delivery.body)
         except ValueError as problem:
@@ -245,6 +251,8 @@ class Worker:
             if self._session is not None and self._is_session_gone(seen):
                 log.warning("This worker's session was lost; its plays are stopped.")
                 self._session = None
+            if any(each.name == worker_session(self._vm) and each.id != self._session for each in seen.sessions or ()):
+                end_own_sessions(self._port, worker_session(self._vm), but=self._session)
             if self._session is None and now >= self._next_session_try and not self._retiring:
                 self._next_session_try = now + pause_s(SESSION_PAUSES)
                 self._session = own_session(
@@ -385,6 +393,7 @@ class Worker:
             ),
             vm=self._vm,
             playbooks=self._playbooks_for(commands),
+            obstacle=self._look_for_obstacle(),
             workers=self._workers,
         )
 

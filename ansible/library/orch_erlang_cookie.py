@@ -12,6 +12,7 @@ import os
 import pwd
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.orch_file import replace_file
 
 DOCUMENTATION = r"""
 module: orch_erlang_cookie
@@ -41,13 +42,8 @@ def content_of(path):
 
 def write(path, cookie, owner):
     """Write a file that only its owner can read, whole or not at all."""
-    new = f"{path}.orch"
     account = pwd.getpwnam(owner)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o400)
-    with os.fdopen(descriptor, "w") as file:
-        os.fchown(descriptor, account.pw_uid, account.pw_gid)
-        file.write(cookie)
-    os.replace(new, path)
+    replace_file(path, cookie.encode(), account.pw_uid, account.pw_gid, 0o400)
 
 
 def replaced(run, is_running, path, cookie, owner):

@@ -16,6 +16,7 @@ import stat
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.orch_file import replace_file
 
 DOCUMENTATION = r"""
 module: orch_files
@@ -117,21 +118,15 @@ def differing(spec, content):
 
 
 def write(spec, content):
-    """Replace the file in one step: a reader sees the old one or the new one. Never open to others in between."""
-    candidate = f"{spec['path']}.orch-new"
-    descriptor = os.open(candidate, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as new:
-        new.write(content)
-        new.flush()
-        os.fsync(new.fileno())
-    if spec["check"]:
+    """Replace the file, unless the command that judges it says no."""
+
+    def judge(candidate):
         judged = subprocess.run([*spec["check"], candidate], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if judged.returncode != 0:
-            os.unlink(candidate)
             said = f"{spec['check'][0]} refuses what was to replace it: {(judged.stderr or judged.stdout).strip()}"
             raise ValueError(f"{spec['path']} stays as it is: {said}")
-    take_owner_and_mode(candidate, spec)
-    os.replace(candidate, spec["path"])
+
+    replace_file(spec["path"], content, *identity(spec), judge if spec["check"] else None)
 
 
 def make_directory(spec, check_mode):

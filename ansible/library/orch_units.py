@@ -32,7 +32,7 @@ options:
       wait: {description: Return only when the start is done., type: bool, default: true}
 """
 
-PROPERTIES = ("Id", "ActiveState", "UnitFileState", "NeedDaemonReload", "LoadState")
+PROPERTIES = ("Id", "ActiveState", "NeedDaemonReload", "LoadState")
 OPTIONS = {
     "name": {"type": "str", "required": True},
     "enabled": {"type": "bool"},
@@ -55,6 +55,18 @@ def parse(text):
     """Return what `systemctl show` printed: one block per unit, in the order asked for."""
     blocks = [block for block in text.split("\n\n") if block.strip()]
     return [dict(line.split("=", 1) for line in block.strip().splitlines()) for block in blocks]
+
+
+def enabled_of(run_command, names):
+    """Return which of the units are started at boot, as the disk says. By their own names: another one is an `alias`.
+
+    `systemctl show` tells what systemd read when it was asked for the first time: it does not notice `--no-reload`, and
+    a unit that had been disabled and was to be enabled again stayed disabled.
+    """
+    if not names:
+        return set()
+    states = run_command(["systemctl", "is-enabled", *names])[1].split()
+    return {name for name, state in zip(names, states, strict=True) if state == "enabled"}
 
 
 def verb_for(unit, is_running):
@@ -95,8 +107,10 @@ def main():
             call = ("systemctl", verb) if unit["wait"] else ("systemctl", "--no-block", verb)
             calls.setdefault(call, []).append(unit["name"])
             started.append(unit["name"].removesuffix(".service"))
-    for unit, found in zip(units, present, strict=True):
-        if unit["enabled"] is not None and unit["enabled"] != (found["UnitFileState"] == "enabled"):
+    judged = [(unit, found["Id"]) for unit, found in zip(units, present, strict=True) if unit["enabled"] is not None]
+    enabled = enabled_of(module.run_command, [own for unit, own in judged if unit["name"] not in missing])
+    for unit, own in judged:
+        if unit["enabled"] != (own in enabled):
             verb = "enable" if unit["enabled"] else "disable"
             # Links for the next boot: nothing to reload now.
             calls.setdefault(("systemctl", "--quiet", "--no-reload", verb), []).append(unit["name"])

@@ -15,7 +15,7 @@ from pathlib import Path
 from deploy.machines import cache
 from deploy.machines.fleet import Fleet
 from deploy.machines.image import build_id
-from deploy.machines.places import CHECKOUT, LabPlaces
+from deploy.machines.places import CHECKOUT, LabPlaces, cache_dir
 from deploy.machines.playbook import ANSIBLE, PLAYBOOKS, run_playbook
 from deploy.machines.tools import Tools, app_modules, wheel
 
@@ -44,6 +44,11 @@ class SavedState:
     @property
     def secrets(self) -> Path:
         return self.folder / "secrets"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the lab whose deployment makes this state."""
+        return cache_dir() / "locks" / f"deployment-{self.key}.lock"
 
     def exists(self) -> bool:
         return self.folder.is_dir()

@@ -275,6 +275,7 @@ def bake_key(lower: Path, tools: Tools) -> str:
     for folder in ("library", "filter_plugins", "lookup_plugins"):
         plugins = sorted((CHECKOUT / "ansible" / folder).glob("*.py"))
         paths += [plugin for plugin in plugins if plugin.stem in words]
+    paths += sorted((CHECKOUT / "ansible" / "module_utils").glob("*.py"))
     dependencies = dependency_section((CHECKOUT / "setup.cfg").read_text())
     program = [f"{path.name} {path.stat().st_size}" for path in (tools.consul, tools.consul_template)]
     texts = [BAKE_VERSION, below, dependencies, *program, *variables_used(words)]

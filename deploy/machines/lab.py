@@ -28,7 +28,7 @@ from deploy.machines.fleet import Fleet, Vm, read_fleet
 from deploy.machines.network import Network, in_namespace, namespace_path
 from deploy.machines.places import LabError, LabPlaces
 from deploy.machines.state import Fault, LabState
-from deploy.machines.tools import find_tools
+from deploy.machines.tools import Tools, find_tools
 from deploy.machines.vm import Machine
 
 Say = Callable[[str], None]
@@ -137,11 +137,34 @@ class Lab:
         state = LabState(mode="bare" if bare else "deployed")
         state.save(self.places.state_file)
         saved = None if bare else deployment.saved_state(self.fleet, tools, layers)
-        kept = deployment.kept_to_start_from(saved, fresh=fresh)
-        if saved is not None and kept is None and not deployment.has_site():
+        if saved is None or deployment.kept_to_start_from(saved, fresh=fresh):
+            self._start(state, tools, layers, saved, fresh=fresh)
+            return
+        if not deployment.has_site():
             raise LabError(
                 "there is no ansible/playbooks/site.yml to deploy with; `up --bare` boots the machines alone"
             )
+        with contextlib.ExitStack() as alone:
+            # Another lab that is deployed from the same sources at this moment leaves what this one can start from.
+            told = "waiting for another lab that is deployed from the same sources"
+            alone.enter_context(held_lock(saved.lock, on_wait=lambda: self.say(told)))
+            self._start(state, tools, layers, saved, fresh=fresh, kept_now=alone.close)
+
+    def _start(
+        self,
+        state: LabState,
+        tools: Tools,
+        layers: Sequence[Path],
+        saved: deployment.SavedState | None,
+        *,
+        fresh: bool,
+        kept_now: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Boot the machines from the kept state, or else from the image and deploy them.
+
+        `kept_now` is told when the state of that deployment is kept.
+        """
+        kept = deployment.kept_to_start_from(saved, fresh=fresh)
         for vm in self.fleet.vms:
             own = [kept.layer(vm.name)] if kept is not None else []
             state.lower[vm.name] = [str(layer) for layer in [*own, *layers]]
@@ -159,9 +182,9 @@ class Lab:
             deployment.deploy(self.places, tools, self.say)
             self._wait_for_fleet()
             if not saved.is_in_use():
-                self._keep_and_boot_again(saved, state)
+                self._keep_and_boot_again(saved, state, kept_now)
         state.deployed_from = saved.key if saved is not None else None
-        if not bare:
+        if state.mode == "deployed":
             self._wait_for_fleet()
         state.phase = "up"
         state.save(self.places.state_file)
@@ -170,7 +193,7 @@ class Lab:
     def _wait_for_fleet(self) -> None:
         health.wait_for_fleet(self.machines(), self.fleet.members("controllers"), self.say)
 
-    def _keep_and_boot_again(self, saved: deployment.SavedState, state: LabState) -> None:
+    def _keep_and_boot_again(self, saved: deployment.SavedState, state: LabState, kept_now: Callable[[], None]) -> None:
         """Keep what the deployment wrote as a layer for later labs; this one goes on from it too."""
         self.say("shutting the machines down to keep this state for the next `up`")
         # Else a controller that is still up moves what the machines that go down before it served.
@@ -183,6 +206,7 @@ class Lab:
             self.network.disconnect_vm(machine.name)
             state.lower[machine.name].insert(0, str(saved.layer(machine.name)))
         state.save(self.places.state_file)
+        kept_now()
         self.say("booting four machines again, from the kept state")
         self._boot_all(state)
 

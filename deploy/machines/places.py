@@ -30,16 +30,29 @@ def cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "orch"
 
 
-def bare_twin(name: str) -> str:
-    """Return the name of the lab without a deployment that the tests bring up beside the lab of this name.
+def beside(name: str, what: str) -> str:
+    """Return the name of another lab that the tests bring up beside the lab of this name; `what`: up to 4 characters.
 
     Never the name itself: that lab is taken down while the other stays.
     """
-    beside = f"{name}-bare"
-    if len(beside) <= LONGEST_LAB_NAME:
-        return beside
+    long = f"{name}-{what}"
+    if len(long) <= LONGEST_LAB_NAME:
+        return long
     # Shorter than any name that comes here.
-    return f"bare-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{what}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def bare_twin(name: str) -> str:
+    """Return the name of the lab without a deployment beside the lab of this name."""
+    return beside(name, "bare")
+
+
+def lab_of_process(name: str, process: str | None) -> str:
+    """Return the name of the lab of one of the processes that share the tests (`pytest -n`: gw0, gw1, ...).
+
+    None: the tests are shared by nobody, and the lab is the one of this name.
+    """
+    return beside(name, process) if process else name
 
 
 @dataclass(frozen=True)

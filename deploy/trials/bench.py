@@ -180,7 +180,9 @@ class Bench:
                 base = report.median_outage(self._results.get(entry.asked.over or "", ()))
                 found, failed = self._results.get(name, []), self._failures.get(name, [])
                 rows.append(report.outage_row(name, entry.asked, found, failed, base))
-                rows += [report.returned_row(name, found)] if entry.trial.returns and found else []
+                fault = name.partition(":")[0]
+                rows += [report.all_back_row(fault, entry.all_back, found)] if entry.all_back and found else []
+                rows += [report.returned_row(fault, found)] if entry.trial.returns and found else []
         for move in PLANNED:
             if move.name in self._counted or move.name in self._failures:
                 counted, failed = self._counted.get(move.name, []), self._failures.get(move.name, [])

@@ -7,8 +7,10 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 
 from deploy.machines.lab import Lab
 from deploy.trials import ledger
@@ -27,6 +29,9 @@ IN_THE_VM = Path(__file__).with_name("local_writer.py")
 PYTHON = "/opt/orch/venv/bin/python"
 # The local proxy's address on every VM: where the application finds the database.
 PROXY = "127.0.0.1"
+STRAIGHT_RATE = 10.0
+# Home first.
+DATABASES = ("database-server", "backend-server")
 _runs = itertools.count(1)
 
 
@@ -87,6 +92,10 @@ class Writing(Background):
         """Return how long nothing was acknowledged from the fault on."""
         return ledger.write_outage(self.tries(), fault_at, confirmed=self._confirmed)
 
+    def all_back(self, fault_at: float) -> Outage | None:
+        """Return how long nothing was confirmed from the fault on: that needs all four services."""
+        return ledger.write_outage(self.tries(), fault_at, confirmed=True)
+
 
 class Writers(Writing):
     """`with Writers(lab, notes) as writers:` POSTs listings through the front door until the block ends."""
@@ -113,13 +122,22 @@ class Writers(Writing):
 
 
 class LocalWriter(Writing):
-    """A client on a VM that writes into that VM's own database, or (`host`) where the local proxy leads to."""
+    """A client on a VM that writes into that VM's own database, into another's (`into`), or where the local proxy leads
+    to (`host`)."""
 
     def __init__(
-        self, lab: Lab, vm: str, notes: Path, *, host: str = "", rate: float = 20.0, seconds: float = 600.0
+        self,
+        lab: Lab,
+        vm: str,
+        notes: Path,
+        *,
+        into: str = "",
+        host: str = "",
+        rate: float = 20.0,
+        seconds: float = 600.0,
     ) -> None:
-        prefix = new_prefix()
-        words = [host or lab.fleet.vm(vm).address, "--prefix", prefix, "--by", vm]
+        prefix, into = new_prefix(), into or vm
+        words = [host or lab.fleet.vm(into).address, "--prefix", prefix, "--by", into]
         words += ["--rate", str(rate), "--seconds", str(seconds)]
         super().__init__(lab.command_in_vm(vm, [PYTHON, "-c", IN_THE_VM.read_text(), *words]), notes, prefix)
         self._lab = lab
@@ -129,12 +147,57 @@ class LocalWriter(Writing):
         return unlike_the_ledger(self._lab, self)
 
 
+class WritersEverywhere(Writers):
+    """The writers, and beside them for each VM of the database a client that writes straight into that VM's own copy:
+    what no front door would let through any more."""
+
+    def __init__(self, lab: Lab, notes: Path, *, url: str, rate: float, vms: tuple[str, str], at: str = "") -> None:
+        """`vms`: home first. `at`: the VM that the clients are on, where a fault ends those on their own VMs."""
+        super().__init__(lab, notes, url=url, rate=rate)
+        self._vms = vms
+        self._straight = [
+            LocalWriter(lab, at or vm, notes.with_name(f"{vm}.jsonl"), into=vm, rate=STRAIGHT_RATE) for vm in vms
+        ]
+        self._all = ExitStack()
+
+    def __enter__(self) -> WritersEverywhere:
+        with ExitStack() as begun:
+            super().__enter__()
+            begun.push(super().__exit__)
+            for each in self._straight:
+                begun.enter_context(each)
+            self._all = begun.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.__exit__(kind, error, trace)
+
+    def troubles(self) -> list[str]:
+        """Return what was lost or doubled, whose message was lost, and what two databases acknowledged."""
+        record = kv_of(self._lab, witness_of(self._lab))["orch/services/database/sync"]
+        tries = [one for each in self._straight for one in each.tries()]
+        home, other = self._vms
+        if record["primary"] == home:
+            twice = ledger.out_of_turn(tries, (home, other, home))
+        else:
+            twice = ledger.two_at_once(tries, home, record["primary"], record["since"])
+        return [*super().troubles(), *unlike_the_ledger(self._lab, *self._straight), *twice]
+
+
 # --- as what a trial is measured by (trial.Trial.client); a listing is two requests -------------------------------
 
 
-def stored(lab: Lab, url: str, notes: Path, rate: float) -> Writers:
-    """Measure when listings are stored."""
-    return Writers(lab, notes, url=url, rate=rate / 2)
+def stored_by_one(lab: Lab, url: str, notes: Path, rate: float) -> WritersEverywhere:
+    """Measure when listings are stored, and see that never two databases acknowledge, also to a client on a VM that is
+    cut off."""
+    return WritersEverywhere(lab, notes, url=url, rate=rate / 2, vms=DATABASES)
+
+
+def stored_in_turn(lab: Lab, url: str, notes: Path, rate: float) -> WritersEverywhere:
+    """As `stored_by_one`, by clients on another VM: for a database whose VM goes away and comes back."""
+    return WritersEverywhere(lab, notes, url=url, rate=rate / 2, vms=DATABASES, at="messaging-server")
 
 
 def confirmed(lab: Lab, url: str, notes: Path, rate: float) -> Writers:

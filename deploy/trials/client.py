@@ -68,6 +68,9 @@ class Client(Protocol):
     def outage(self, fault_at: float) -> Outage:
         """Return what the client saw of an outage from the fault on."""
 
+    def all_back(self, fault_at: float) -> Outage | None:
+        """Return how long it took until every service was back; None where this traffic does not need them all."""
+
     def troubles(self) -> list[str]:
         """Return what is not as the client was told, now that its traffic has ended."""
 
@@ -92,6 +95,10 @@ class Traffic(Background):
     def outage(self, fault_at: float) -> Outage:
         """Return the longest silence from the fault on."""
         return outage_from(self.samples(), fault_at)
+
+    def all_back(self, fault_at: float) -> Outage | None:
+        """Return nothing: a request needs some of them."""
+        return None
 
     def troubles(self) -> list[str]:
         """Answered is all that a request can be."""

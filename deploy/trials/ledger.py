@@ -12,6 +12,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from deploy.trials.outage import Outage, Sample, outage_from
 
@@ -157,6 +158,31 @@ def accepted_by_two(tries: Iterable[Try], terms: Sequence[Term]) -> list[Try]:
         if one.is_acknowledged and number >= 0 and in_order[number].vm != one.by:
             wrong.append(one)
     return wrong
+
+
+def two_at_once(tries: Iterable[Try], home: str, promoted: str, since: float) -> list[str]:
+    """Return a sentence where a VM acknowledged writes after another one had been promoted, at `since`; `tries` are
+    those of clients that know which VM they write to."""
+    terms = [Term(home, 0.0)] + ([Term(promoted, since)] if promoted != home else [])
+    wrong = accepted_by_two(tries, terms)
+    if not wrong:
+        return []
+    by = " and ".join(sorted({one.by for one in wrong}))
+    return [f"{len(wrong)} writes were acknowledged by {by} too, after another VM had taken over: "
+            f"{named([one.key for one in wrong])}"]  # fmt: skip
+
+
+def out_of_turn(tries: Iterable[Try], turns: Sequence[str]) -> list[str]:
+    """Return a sentence where VMs acknowledged writes otherwise than one after the other in these turns, of which some
+    may have passed without any; `tries` as for `two_at_once`. For a service that is home again: its turns are known,
+    their times are not."""
+    acknowledged = sorted((one for one in tries if one.is_acknowledged), key=lambda one: one.ended)
+    found = [vm for vm, _ in groupby(one.by for one in acknowledged)]
+    left = iter(turns)
+    if all(vm in left for vm in found):
+        return []
+    return [f"writes were acknowledged by {', then '.join(found[:NAMED])}{', …' if len(found) > NAMED else ''},"
+            f" where it was the turn of {', then '.join(turns)}"]  # fmt: skip
 
 
 def differences(here: Iterable[Row], there: Iterable[Row]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
-from deploy.trials.books import confirmed, stored
+from deploy.trials.books import confirmed, stored_in_turn
 from deploy.trials.status import settle, wait_until, witness_of
 from deploy.trials.trial import BACKEND_URL, FRONTEND_URL, ClientMaker, asking
 
@@ -41,7 +41,7 @@ PLANNED = (
         BACKEND_URL,
         ("failover", "database"),
         ("failback", "database"),
-        client=stored,
+        client=stored_in_turn,
         pause_s=1.0,
     ),
     Planned(
@@ -53,7 +53,9 @@ PLANNED = (
     ),
     Planned("rotation of backend", BACKEND_URL, ("rotate", "backend"), ("failback", "backend")),
     Planned("rotation of frontend", FRONTEND_URL, ("rotate", "frontend"), ("failback", "frontend")),
-    Planned("rotation of database", BACKEND_URL, ("rotate", "database"), ("failback", "database"), client=stored),
+    Planned(
+        "rotation of database", BACKEND_URL, ("rotate", "database"), ("failback", "database"), client=stored_in_turn
+    ),
     Planned("rotation of messaging", BACKEND_URL, ("rotate", "messaging"), ("failback", "messaging"), client=confirmed),
 )
 

@@ -156,6 +156,12 @@ def pause_row(name: str, must: float, counted: Sequence[Counted]) -> Row:
     return Row(f"{name}: pause", "s", must, f"{must:g} s", None, tuple(one.pause_s for one in counted))
 
 
+def all_back_row(name: str, asked: Asked, results: Sequence[Result]) -> Row:
+    """Return the row of the time until every service was back."""
+    values = tuple(one.all_back.seconds for one in results if one.all_back is not None)
+    return Row(f"{name}: all services back", "s", asked.must, f"{asked.must:g} s", asked.beat, values)
+
+
 def returned_row(name: str, results: Sequence[Result]) -> Row:
     """Return the row of the time until the fleet is as before, from the return of what had failed.
 
@@ -164,7 +170,7 @@ def returned_row(name: str, results: Sequence[Result]) -> Row:
     must = RETURNED_S - (DEFAULT_GRACE_S - GRACE_S)
     words = f"{RETURNED_S:g} s - {DEFAULT_GRACE_S - GRACE_S:g} s of grace"
     values = tuple(one.returned_s for one in results if one.returned_s is not None)
-    return Row(f"{name}: the fleet as before", "s", must, words, None, values, judged_by="max")
+    return Row(f"{name}, and on again: the fleet as before", "s", must, words, None, values, judged_by="max")
 
 
 def idle_rows(costs: Sequence[Cost]) -> list[Row]:

@@ -84,6 +84,8 @@ class Result:
     """What was not as asked, however quick it was."""
     returned_s: float | None = None
     """From mending the fault until the fleet was as before; None where that was not measured."""
+    all_back: Outage | None = None
+    """Until every service was back; None where the fault was not mended, or the client does not tell."""
 
 
 def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float = 50.0) -> Result:
@@ -110,6 +112,7 @@ def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float
             command = command_of(kv, request["id"]) if request is not None else {}
             steps = _steps(lab, trial, request, command, kv, outage, fault_at) if request is not None else []
             returned_s = _return(lab) if trial.returns else None
+            all_back = client.all_back(fault_at) if trial.returns else None
         lost = client.troubles()
     troubles = [*trial.check(kv, fault_at, noted), *lost]
     if request is not None and not trial.moves:
@@ -125,6 +128,7 @@ def run_trial(lab: Lab, trial: Trial, say: Callable[[str], None], *, rate: float
         noted,
         tuple(troubles),
         returned_s,
+        all_back,
     )
 
 

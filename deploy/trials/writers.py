@@ -15,10 +15,19 @@ import itertools
 import json
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 from urllib.parse import urlsplit
 
-from deploy.trials.traffic import UNANSWERED, exchange, on_the_beat, request_for, server_in
+from deploy.trials.traffic import (
+    UNANSWERED,
+    Note,
+    be_a_machine_of_its_own,
+    exchange,
+    notes_in,
+    on_the_beat,
+    request_for,
+    server_in,
+)
 
 # Longer than the front door waits for the backend, which says itself what became of a request.
 TRY_S = 10.0
@@ -32,10 +41,10 @@ ACKNOWLEDGED, REFUSED = (201, 202), (400, 409, 413, 422)
 class Writers:
     """Where to write and where to note."""
 
-    def __init__(self, url: str, prefix: str, out: TextIO, try_s: float = TRY_S) -> None:
+    def __init__(self, url: str, prefix: str, note: Note, try_s: float = TRY_S) -> None:
         parts = urlsplit(url)
         self._host, self._port, self._path = parts.hostname or "", parts.port or 80, parts.path
-        self._prefix, self._out, self._try_s = prefix, out, try_s
+        self._prefix, self._note, self._try_s = prefix, note, try_s
         self._numbers = itertools.count(1)
 
     async def write(self, stop: asyncio.Event) -> None:
@@ -86,10 +95,6 @@ class Writers:
             "listing": found.get("listing"),
         }
 
-    def _note(self, told: dict[str, Any]) -> None:
-        self._out.write(json.dumps(told) + "\n")
-        self._out.flush()
-
 
 def read_body(body: bytes) -> dict[str, Any]:
     """Return the JSON object of an answer; empty where it is none, as a proxy's own page."""
@@ -108,8 +113,10 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=20.0, help="listings per second")
     parser.add_argument("--seconds", type=float, default=300.0, help="end by itself after so long")
     given = parser.parse_args()
-    writers = Writers(given.url, given.prefix, sys.stdout)
-    asyncio.run(on_the_beat(given.rate, given.seconds, writers.write, TRY_S + 1))
+    be_a_machine_of_its_own()
+    with notes_in(sys.stdout) as note:
+        writers = Writers(given.url, given.prefix, note)
+        asyncio.run(on_the_beat(given.rate, given.seconds, writers.write, TRY_S + 1))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+
+from orchestrator.backoff import pauses
 from orchestrator.backup.kept import CONTENT, Backup, Kind, Shelf, backup_id
 from orchestrator.settings import LocalSettings
 
@@ -68,7 +71,12 @@ def _of_database(content: Path, tools: Tools) -> _Made:
 
 
 def _of_consul(content: Path, settings: LocalSettings, tools: Tools) -> _Made:
-    run_tool([*tools.consul, "snapshot", "save", *consul_options(settings), str(content)], CONSUL_S)
+    save = [*tools.consul, "snapshot", "save", *consul_options(settings), str(content)]
+    # The agent asks the Raft leader on a connection that may be from before that one was restarted.
+    again = Retrying(
+        stop=stop_after_attempt(3), wait=pauses(0.5, 2.0), retry=retry_if_exception_type(BackupFailed), reraise=True
+    )
+    again(run_tool, save, CONSUL_S)
     told = json.loads(run_tool([*tools.consul, "snapshot", "inspect", "-format=json", str(content)], CONSUL_S))
     content.chmod(0o600)
     proof = "Consul has read it back and its sum is right"

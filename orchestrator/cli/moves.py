@@ -18,6 +18,7 @@ from orchestrator.cli.exits import Exit, Stop, refuse
 from orchestrator.cli.fleet import Fleet, read_fleet
 from orchestrator.cli.names import complete_requests, complete_services, complete_vms
 from orchestrator.domain import keys
+from orchestrator.domain.ids import timed_id
 from orchestrator.domain.records import Request, RequestKind
 from orchestrator.domain.view import Kept
 from orchestrator.store.port import TxnOutcome, Unknown
@@ -174,7 +175,7 @@ def ask(
 def new_request(app: App, fleet: Fleet, kind: RequestKind, service: str, reason: str = "") -> Request:
     """Return the request of an operator, pending."""
     return Request(
-        id=f"{int(fleet.at * 1000):013d}-{service}-cli{app.token()}",
+        id=timed_id(fleet.at, service, f"cli{app.token()}"),
         kind=kind,
         service=service,
         redesignate=kind in (RequestKind.FAILOVER, RequestKind.FAILBACK, RequestKind.ROTATION),

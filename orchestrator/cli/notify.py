@@ -27,6 +27,7 @@ def test(app: App, sink: str) -> None:
     To be run on a controller's VM as the daemon's user, who may read the sink's secrets:
     `sudo -u orch-controller orch notify test SINK`. Tries once; exits 4 where the sample was not delivered.
     """
+    from orchestrator.domain.ids import timed_id
     from orchestrator.domain.records import HistoryEntry
     from orchestrator.notify.delivery import deliver
     from orchestrator.notify.notice import Notice, Templates, Undelivered
@@ -38,7 +39,7 @@ def test(app: App, sink: str) -> None:
         raise refuse(f"{sink} is not a sink of the policy in force; {there_are}.")
     at = app.now()
     entry = HistoryEntry(
-        id=f"{int(at * 1000):013d}-fleet-sample",
+        id=timed_id(at, "fleet", "sample"),
         at=at,
         kind="sample",
         reason=f"A sample that {app.who()} asked for: nothing has happened.",

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from orchestrator.decide.case import index_of, readable
 from orchestrator.decide.diagnose import diagnosis
 from orchestrator.decide.requests import refused
-from orchestrator.decide.writing import clone_by, decision, stamp
+from orchestrator.decide.writing import clone_by, decision
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Diagnosis, Put
+from orchestrator.domain.ids import timed_id
 from orchestrator.domain.policy import Policy, ServicePolicy
 from orchestrator.domain.records import (
     Assignment,
@@ -170,7 +171,7 @@ def _is_hot(case: Unfounded) -> bool:
 
 def _first_request(case: Unfounded, vm: str) -> Request:
     return Request(
-        id=f"{stamp(case.now)}-{case.name}-initial",
+        id=timed_id(case.now, case.name, "initial"),
         kind=RequestKind.INITIAL,
         service=case.name,
         target=vm,
@@ -201,7 +202,7 @@ def _first_assignment(case: Unfounded, vm: str) -> Assignment:
 def _first_command(case: Unfounded, request: Request, assignment: Assignment, number: int, target: str) -> Command:
     copies = case.service.replication is not None and target != assignment.active
     return Command(
-        id=f"{stamp(case.now)}-{case.name}-{Play.ACTIVATE.value}-e1-{number}",
+        id=timed_id(case.now, case.name, Play.ACTIVATE.value, f"e1-{number}"),
         request_id=request.id,
         service=case.name,
         kind=MoveKind.INITIAL if target == assignment.active else MoveKind.STANDBY,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from orchestrator.decide.case import Case
 from orchestrator.decide.sync import loss_of, sync_unchanged
-from orchestrator.decide.writing import create, new_command, of_case, put_assignment, stamp
+from orchestrator.decide.writing import create, new_command, of_case, put_assignment
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Change, Decision, Put
+from orchestrator.domain.ids import timed_id
 from orchestrator.domain.records import MoveKind, Play, Request, RequestKind, RequestState
 from orchestrator.domain.view import Kept
 
@@ -26,7 +27,7 @@ KIND_OF_REQUEST = {
 def rule_request(case: Case, kind: RequestKind, target: str, reason: str, redesignate: bool = False) -> Request:
     """Return the request that a rule of the controller makes for itself."""
     return Request(
-        id=f"{stamp(case.now)}-{case.name}-{kind.value}",
+        id=timed_id(case.now, case.name, kind.value),
         kind=kind,
         service=case.name,
         target=target,

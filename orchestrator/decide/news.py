@@ -6,12 +6,36 @@ A new leader remembers nothing and says again what is still so, rather than that
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from orchestrator.decide.case import Case
 from orchestrator.decide.writing import of_case
-from orchestrator.domain.decision import Decision, Diagnosis
+from orchestrator.domain.decision import Decision, Diagnosis, Outcome
 from orchestrator.domain.view import Kept
 
 News = tuple[tuple[Decision, ...], frozenset[str]]
+
+TOPICS = {"stranded": "stranded", "sync_lost": "sync", "sync_regained": "sync", "grace": "grace"}
+"""Code of a decision that announces something -> what the memory's note of it begins with, before the service."""
+
+
+def announced_after(before: frozenset[str], outcome: Outcome, written: Collection[Decision]) -> frozenset[str]:
+    """Return what counts as said once the decisions in `written` are; `before`: what did when they were made.
+
+    What was not written is said again, and nothing else is: it would be on each cycle for as long as any decision,
+    of whatever service, is overtaken.
+    """
+    unsaid = {
+        f"{TOPICS[made.code]}:{made.service}"
+        for made in (*outcome.decisions, *outcome.news)
+        if made.code in TOPICS and made not in written
+    }
+    said = {note for note in outcome.memory.announced if _topic(note) not in unsaid}
+    return frozenset(said | {note for note in before if _topic(note) in unsaid})
+
+
+def _topic(note: str) -> str:
+    return ":".join(note.split(":")[:2])
 
 
 def news(case: Case, found: Diagnosis, announced: frozenset[str]) -> News:

@@ -10,6 +10,7 @@ from orchestrator.decide.case import Case
 from orchestrator.decide.endpoints import endpoints_are_current, put_endpoints
 from orchestrator.decide.moves import assign, case_reason
 from orchestrator.decide.plays import told_by_worker, trouble_of, wait_for
+from orchestrator.decide.sync import loss_told
 from orchestrator.decide.writing import create, finished, new_command, of_case, put_assignment, put_request
 from orchestrator.domain.decision import Change, Decision, Diagnosis
 from orchestrator.domain.records import Command, CommandState, Play, Request, RequestState
@@ -215,7 +216,8 @@ def _succeed(case: Case, kept: Kept[Request]) -> Decision:
     took_s = request.times.get("endpoints", case.now) - request.times.get("decided", request.created)
     bad = [c for c in case.commands_of(request) if c.state is not CommandState.SUCCEEDED]
     remark = "".join(f"; but {c.playbook} on {c.target} {c.state.value}: {c.reason}" for c in bad)
-    lost = f"; {request.loss}" if request.loss else ""
+    told = loss_told(request, case.seen)
+    lost = f"; {told}" if told else ""
     outcome = f"{case.name} is served by {case.active}, {took_s:.2f} s after the decision{lost}{remark}"
     return of_case(
         case,

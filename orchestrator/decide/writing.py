@@ -9,6 +9,7 @@ from orchestrator.decide.case import Case
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Change, Decision, Put
 from orchestrator.domain.history import ENTRY_KINDS
+from orchestrator.domain.ids import timed_id
 from orchestrator.domain.policy import ServicePolicy
 from orchestrator.domain.records import (
     Assignment,
@@ -23,11 +24,6 @@ from orchestrator.domain.records import (
 from orchestrator.domain.view import Kept
 
 NAME = re.compile(r"[a-z0-9-]{1,63}")
-
-
-def stamp(now: float) -> str:
-    """Return the part of an id that makes ids sort by time."""
-    return f"{int(now * 1000):013d}"
 
 
 def _in_id(service: str | None) -> str:
@@ -55,7 +51,7 @@ def decision(
     """
     if journal:
         ENTRY_KINDS[code]
-        name = "-".join(filter(None, (stamp(now), _in_id(service), code, about)))
+        name = timed_id(now, _in_id(service), code, about)
         entry = HistoryEntry(
             id=name, at=now, service=service, kind=code, reason=sentence, epoch=epoch, request_id=request_id, vm=vm
         )
@@ -125,7 +121,7 @@ def new_command(
     service = case.service
     copies = case.is_replicated and target != assignment.active
     return Command(
-        id=f"{stamp(case.now)}-{case.name}-{play.value}-e{assignment.epoch}",
+        id=timed_id(case.now, case.name, play.value, f"e{assignment.epoch}"),
         request_id=request.id,
         service=case.name,
         kind=kind,

@@ -15,6 +15,7 @@ import pika
 from pika.channel import Channel
 
 from orchestrator.dispatch.link import Link
+from orchestrator.dispatch.properties import read_any_properties
 from orchestrator.domain.wire import QUEUE
 from orchestrator.settings import AmqpSettings
 
@@ -34,6 +35,22 @@ class Delivery:
     redelivered: bool = False
     sender: str = ""
     """The user that published it, as the broker has checked; empty where the message does not say."""
+    unreadable: str = ""
+    """Why its properties cannot be read; empty where they can. It then says of no sender."""
+
+
+def delivery_of(connection: int, method: Any, properties: pika.BasicProperties, body: bytes) -> Delivery:
+    """Return what pika has delivered."""
+    sender = properties.user_id or ""
+    return Delivery(
+        connection,
+        method.delivery_tag,
+        body,
+        bool(method.redelivered),
+        # pika leaves as bytes what is no text.
+        sender if isinstance(sender, str) else repr(sender),
+        getattr(properties, "unreadable", ""),
+    )
 
 
 class Mailbox(Protocol):
@@ -56,6 +73,7 @@ class Consumer(Link):
         self, amqp: AmqpSettings, on_message: Callable[[Delivery], None], on_lost: Callable[[int], None]
     ) -> None:
         super().__init__(amqp, amqp.worker, "consumer")
+        read_any_properties()
         self._on_message = on_message
         self._on_lost = on_lost
         self._channel: Channel | None = None
@@ -85,8 +103,7 @@ class Consumer(Link):
         self._on_lost(self._number)
 
     def _take(self, channel: Channel, method: Any, properties: pika.BasicProperties, body: bytes) -> None:
-        sender = properties.user_id or ""
-        self._on_message(Delivery(self._number, method.delivery_tag, body, bool(method.redelivered), sender))
+        self._on_message(delivery_of(self._number, method, properties, body))
 
     def _settle(self, delivery: Delivery, settle: Callable[[Channel], None]) -> None:
         channel = self._channel

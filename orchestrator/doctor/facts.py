@@ -39,7 +39,7 @@ class UnitFacts(_Frozen):
     load: str
     active: str
     enabled: str
-    """UnitFileState: `enabled`, `disabled`, `static`, …; empty where there is no such unit."""
+    """What `systemctl is-enabled` says: `enabled`, `disabled`, `static`, …; empty where there is no such unit."""
 
 
 class FileFacts(_Frozen):

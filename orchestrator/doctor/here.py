@@ -50,10 +50,11 @@ OWN_UNITS = (
     "orch-controller",
     "orch-worker",
     "orch-playbooks-sync.timer",
+    "orch-broker-heal.timer",
 )
 BACKUP_TIMER = re.compile(r"^orch-backup@(.+)\.timer$")
 SYSTEMCTL_TIMEOUT_S = 4.0
-PROPERTIES = ("LoadState", "ActiveState", "UnitFileState")
+PROPERTIES = ("Id", "LoadState", "ActiveState")
 
 
 def facts_here(
@@ -113,9 +114,9 @@ def _backups(
     return {kind: newest.get(kind) for kind in timed}
 
 
-def _systemctl(*words: str) -> str:
+def _systemctl(*words: str, check: bool = True) -> str:
     done = subprocess.run(
-        ["systemctl", *words], capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT_S, check=True
+        ["systemctl", *words], capture_output=True, text=True, timeout=SYSTEMCTL_TIMEOUT_S, check=check
     )
     return done.stdout
 
@@ -133,7 +134,9 @@ def read_units(names: Iterable[str]) -> dict[str, UnitFacts]:
     blocks = _systemctl("show", "--property", ",".join(PROPERTIES), *wanted).strip().split("\n\n")
     for name, block in zip(wanted, blocks, strict=True):
         said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        found[name] = UnitFacts(load=said["LoadState"], active=said["ActiveState"], enabled=said["UnitFileState"])
+        # `show` tells what systemd read once; this reads the disk. Each by itself: without a file it says nothing.
+        enabled = _systemctl("is-enabled", said["Id"], check=False).strip() if said["LoadState"] == "loaded" else ""
+        found[name] = UnitFacts(load=said["LoadState"], active=said["ActiveState"], enabled=enabled)
     return found
 
 

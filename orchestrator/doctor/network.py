@@ -5,10 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+
+import dns.exception
+import dns.message
+import dns.query
+import dns.rdatatype
+from dns.rdtypes.IN.A import A
 
 from orchestrator.doctor.facts import Port
 from orchestrator.domain.sentence import one_line
@@ -20,7 +25,6 @@ LOGIN_TIMEOUT_S = 5.0
 DNS_PORT = 8600
 DNS_TIMEOUT_S = 1.0
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-_A, _IN = 1, 1
 
 
 # -- ports --------------------------------------------------------------------------------------------------
@@ -53,46 +57,21 @@ def reached(address: str, port: int) -> Port:
 
 def dns_address(vm: str, port: int = DNS_PORT) -> str | None:
     """Ask this VM's Consul agent by DNS for the VM's own address; None: no answer, or it knows none."""
+    here = "127.0.0.1"
     try:
+        question = dns.message.make_query(f"{vm}.node.consul", dns.rdatatype.A)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            asking.settimeout(DNS_TIMEOUT_S)
-            asking.connect(("127.0.0.1", port))
-            asking.send(dns_question(f"{vm}.node.consul"))
-            return dns_answer(asking.recv(4096))
-    except OSError:
+            asking.setblocking(False)
+            # Connected, it hears at once that nobody listens there.
+            asking.connect((here, port))
+            answer = dns.query.udp(question, here, DNS_TIMEOUT_S, port, sock=asking)
+    except (OSError, dns.exception.DNSException):
         return None
+    return next((str(found.address) for found in _of_type_a(answer)), None)
 
 
-def dns_question(name: str) -> bytes:
-    """Return the packet that asks for the name's IPv4 address (RFC 1035, 4.1)."""
-    labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))
-    return struct.pack("!6H", 1, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", _A, _IN)
-
-
-def dns_answer(packet: bytes) -> str | None:
-    """Return the first IPv4 address of the answer; None where there is none, or the packet cannot be read."""
-    try:
-        _, _, questions, answers, _, _ = struct.unpack_from("!6H", packet)
-        at = 12
-        for _ in range(questions):
-            at = _after_name(packet, at) + 4
-        for _ in range(answers):
-            at = _after_name(packet, at)
-            kind, _, _, length = struct.unpack_from("!2HIH", packet, at)
-            if kind == _A:
-                return socket.inet_ntoa(packet[at + 10 : at + 14])
-            at += 10 + length
-    except (struct.error, IndexError, OSError):
-        pass
-    return None
-
-
-def _after_name(packet: bytes, at: int) -> int:
-    while packet[at]:
-        if packet[at] & 0xC0:
-            return at + 2
-        at += packet[at] + 1
-    return at + 1
+def _of_type_a(answer: dns.message.Message) -> Iterator[A]:
+    return (record for records in answer.answer for record in records if isinstance(record, A))
 
 
 # -- SSH ----------------------------------------------------------------------------------------------------

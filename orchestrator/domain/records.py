@@ -234,6 +234,17 @@ class Sync(Record):
     since: Moment
     """Since when these are the whole ones: what was acknowledged earlier is in the other copy too, if there is one."""
     reason: str
+    position: str | None = None
+    """GTID position of the primary's copy at `since`; None: not known."""
+    reported: str | None = None
+    """GTID position of the primary's copy at `reported_at`, while that one alone is whole; None: it has said no more
+    than `position`."""
+    reported_at: Moment | None = None
+    lacks: int | None = None
+    """How many transactions of the previous primary's whole copy this one was promoted without, on an operator's word;
+    None: nobody knows, or nothing was accepted."""
+    lacks_by: Moment | None = None
+    """When the previous primary had reported them, which took more since; None: it said where its copy ended."""
 
 
 class Members(Record):

@@ -88,8 +88,13 @@ class Senders:
         if not sender:
             return "it does not say whose it is (user_id)"
         if message.id is not None:
-            return "" if sender == self.controller else f"{sender} may not announce commands"
-        return "" if sender in self.requesters else f"{sender} may not ask for anything"
+            return "" if sender == self.controller else f"{_named(sender)} may not announce commands"
+        return "" if sender in self.requesters else f"{_named(sender)} may not ask for anything"
+
+
+def _named(sender: str) -> str:
+    """Return the name for a sentence: spelled out where it is none that people could read."""
+    return sender if sender.isprintable() and sender.strip() else repr(sender)
 
 
 def message_of(command: Command, now: float) -> bytes:

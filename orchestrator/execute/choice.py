@@ -64,6 +64,8 @@ class Situation:
     """This worker's VM."""
     playbooks: frozenset[str] = frozenset()
     """Digests of the playbooks that this worker can run a command with."""
+    obstacle: str = ""
+    """Why this worker can run no play at all now; empty where it can."""
     workers: frozenset[str] = frozenset()
     """VMs of all workers, as the policy names them."""
 
@@ -295,29 +297,27 @@ def _action_on(
     due_at = _due_at(kept, situation)
     if due_at > situation.now:
         return due_at
+    if situation.obstacle:
+        return _refuse(kept, situation, situation.obstacle, "make room there")
     if command.playbooks is not None and command.playbooks not in situation.playbooks:
-        return _without_its_playbooks(kept, situation)
+        reason = f"it has not the playbooks {short_digest(command.playbooks)} that the command was decided for"
+        return _refuse(kept, situation, reason, "see `orch playbooks status`, then run site.yml")
     if slots <= 0 or _place(command) in taken:
         return None
     return _claim(kept, assignment, situation)
 
 
-def _without_its_playbooks(kept: Kept[Command], situation: Situation) -> Action | None:
-    """Leave the command to a worker that has its playbooks; the last one that has not ends it."""
+def _refuse(kept: Kept[Command], situation: Situation, reason: str, advice: str) -> Action | None:
+    """Leave the command to a worker that can run it; the last one that cannot ends it."""
     command = kept.value
-    assert command.playbooks is not None
     if situation.vm not in command.refusals:
-        reason = f"it has not the playbooks {short_digest(command.playbooks)} that the command was decided for"
         sentence = f"Command {command.id} is left to another worker: {situation.vm} refuses it, since {reason}."
         return Refuse(kept, reason, sentence)
     if not situation.workers or not situation.workers <= command.refusals.keys():
         return None
-    return Close(
-        kept,
-        CommandState.FAILED,
-        f"Command {command.id} is given up: no worker has the playbooks {short_digest(command.playbooks)} that it was "
-        "decided for; see `orch playbooks status`, then run site.yml.",
-    )
+    refusals = "; ".join(f"{vm}: {why}" for vm, why in sorted(command.refusals.items()))
+    sentence = f"Command {command.id} is given up: no worker can run it ({refusals}); {advice}."
+    return Close(kept, CommandState.FAILED, sentence)
 
 
 def _doubt(kept: Kept[Command], assignment: AssignmentSeen, situation: Situation) -> Action | None:

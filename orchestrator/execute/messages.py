@@ -11,6 +11,7 @@ import re
 from enum import Enum
 
 from orchestrator.domain import keys
+from orchestrator.domain.ids import timed_id
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Request
 from orchestrator.domain.wire import Message, request_of
@@ -37,7 +38,7 @@ def hand_request(message: Message, body: bytes, now: float, policy: Policy | Non
     """
     request = request_of(message, "", now, policy)
     name = request.service if _PLAIN_NAME.fullmatch(request.service) else "unknown"
-    return request.with_(id=f"{int(now * 1000):013d}-{name}-{digest_of(body)}")
+    return request.with_(id=timed_id(now, name, digest_of(body)))
 
 
 def digest_of(body: bytes) -> str:

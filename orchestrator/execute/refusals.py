@@ -8,6 +8,7 @@ worker's own log.
 from __future__ import annotations
 
 from orchestrator.domain.history import REFUSED_MESSAGE
+from orchestrator.domain.ids import timed_id
 from orchestrator.domain.records import HistoryEntry
 
 EVERY_S = 60.0
@@ -35,7 +36,7 @@ class Refusals:
         """Return the entry for all that was noted since the last one that was written."""
         more = f" And {self._count - 1} more since the last entry." if self._count > 1 else ""
         return HistoryEntry(
-            id=f"{int(wall * 1000):013d}-fleet-{REFUSED_MESSAGE}-{self._vm}",
+            id=timed_id(wall, "fleet", REFUSED_MESSAGE, self._vm),
             at=wall,
             kind=REFUSED_MESSAGE,
             reason=f"{self._last}{more}",

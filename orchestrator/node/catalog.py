@@ -1,9 +1,9 @@
 """Whether Consul's catalog has every check of this VM, seen to often after every start and every trouble.
 
-In: the port, monotonic time. Out: the local agent is told to send what it has not sent, or all of it anew. Autopilot
-strikes a dead server off seconds after its death, and again while it returns: then some of its checks may be known and
-others not, and its agent, which believes itself in sync, would compare only minutes later. And an agent that boots
-before gossip has found the leader sends no result of its probes for up to 30 s.
+In: the port, monotonic time. Out: the local agent is told to send what it has not sent, or to compare all of it.
+Autopilot strikes a dead server off seconds after its death, and again while it returns: then some of its checks may be
+known and others not, and its agent, which believes itself in sync, would compare only a minute or more later. And an
+agent that boots before gossip has found the leader sends no result of its probes for up to 30 s.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable
 
 from orchestrator.domain import keys
+from orchestrator.settings import SettingsError
 from orchestrator.store.port import Port, Refused, Unknown
 
 log = logging.getLogger(__name__)
@@ -25,12 +26,14 @@ COMPARE_EVERY_S = 30.0
 class CatalogComparison:
     """Used by the guard's loop only."""
 
-    def __init__(self, vm: str, port: Port, clock: Callable[[], float]) -> None:
-        """`port` answers with the newest data. `clock` is monotonic."""
+    def __init__(self, vm: str, port: Port, clock: Callable[[], float], default_token: Callable[[], str]) -> None:
+        """`port` answers with the newest data. `clock` is monotonic. `default_token` reads what the deployment has the
+        agent take for the token of whoever gives none, or raises `SettingsError`."""
         self._vm = vm
         self._own_service = keys.daemon_service_id("guard")
         self._port = port
         self._clock = clock
+        self._default_token = default_token
         self._often_at: list[float] = []
         self._seldom_at = clock() + COMPARE_EVERY_S
 
@@ -49,11 +52,11 @@ class CatalogComparison:
         self._seldom_at = now + COMPARE_EVERY_S
         try:
             if lost := self._lost():
-                log.warning("Consul's catalog has lost %s of this VM: its agent sends all anew.", ", ".join(lost))
-                self._port.agent_reload()
+                log.warning("Consul's catalog has lost %s of this VM: its agent sends them anew.", ", ".join(lost))
+                self._port.agent_compare(self._default_token())
             elif after_trouble:
                 self._port.agent_sync(self._own_service)
-        except (Unknown, Refused) as problem:
+        except (Unknown, Refused, SettingsError) as problem:
             log.debug("cannot compare with the catalog now: %s", problem)
 
     def _lost(self) -> list[str]:

@@ -187,6 +187,9 @@ class CloseWrites(Duty):
 
     changes: ClassVar[Medium] = Medium.DATA
 
+    at_any_cost: bool
+    """A server that does not close in time is ended, processes and all. Otherwise it is told again."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenWrites(Duty):

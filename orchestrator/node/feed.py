@@ -32,7 +32,7 @@ class Reading(Generic[T]):
     index: int = 0
     value: T | None = None
     restarted: bool = False
-    """The index went back (Consul was restored): older readings do not count."""
+    """The index went back (Consul was restored, or has lost everything): older readings do not count."""
     problem: str = ""
 
 
@@ -63,13 +63,18 @@ class Feed(Generic[T]):
         post: Callable[[Reading[T]], None],
         *,
         wait_s: float,
+        open_leader: Callable[[], Port],
     ) -> None:
-        """`open_port` is called in the thread, which has the port for itself; `post` must not block."""
+        """Both are called in the thread, which has the ports for itself; `post` must not block.
+
+        What `open_leader` opens reads from the Raft leader: asked where an agent that was away knows less than before.
+        """
         self._name = name
         self._open_port = open_port
         self._read = read
         self._post = post
         self._wait_s = wait_s
+        self._open_leader = open_leader
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"feed {name}", daemon=True)
 
@@ -83,23 +88,39 @@ class Feed(Generic[T]):
 
     def _run(self) -> None:
         port: Any = self._open_port()
-        index = 0
+        leader: Any = None
+        index = newest = 0
+        was_away = False
 
         def read() -> tuple[int, T]:
             return self._read(port, index, self._wait_s)
 
+        def read_from_leader() -> tuple[int, T]:
+            nonlocal leader
+            leader = leader or self._open_leader()
+            return self._read(leader, 0, self._wait_s)
+
         def failed(state: RetryCallState) -> None:
-            nonlocal index
-            index = 0
+            nonlocal index, was_away
+            index, was_away = 0, True
             error = error_of(state)
             self._tell(Reading(self._name, problem=str(error) or type(error).__name__))
 
         while not self._stopped.is_set():
             answer = retry_until_stopped(read, self._stopped, on=(Unknown, Refused), wait=_PAUSES, failed=failed)
-            if answer is not None:
-                new, value = answer
-                self._tell(Reading(self._name, new, value, restarted=new < index))
-                index = 0 if new < index else max(new, 1)
+            if answer is None:
+                continue
+            new, value = answer
+            if new < newest and was_away:
+                # An agent that was restarted is behind for a while. Where the leader says so too, the past is another.
+                told = retry_until_stopped(
+                    read_from_leader, self._stopped, on=(Unknown, Refused), wait=_PAUSES, failed=failed
+                )
+                if told is None:
+                    continue
+                new, value = told
+            self._tell(Reading(self._name, new, value, restarted=new < newest))
+            index, newest, was_away = (0 if new < index else max(new, 1)), new, False
 
     def _tell(self, reading: Reading[T]) -> None:
         if not self._stopped.is_set():

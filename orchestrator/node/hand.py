@@ -55,6 +55,9 @@ class Attending(Protocol):
     def open_writes(self, server: Server, session: str) -> None:
         """Open writes if the lease for the session is not over; raises `NotInTime` when it is."""
 
+    def close_writes(self, server: Server) -> None:
+        """Close writes, or else end the server's processes; raises `NotInTime` when neither worked."""
+
     def disarm(self) -> None:
         """Writes are closed: nothing is left to guard."""
 
@@ -159,7 +162,12 @@ class Hand:
         server = self.servers.get(duty.service)
         if server is None:
             raise NotDone(f"there is no server of {duty.service} on this VM")
-        action = self._opening(duty, server) if isinstance(duty, do.OpenWrites) else action_of(duty)
+        if isinstance(duty, do.OpenWrites):
+            action = self._opening(duty, server)
+        elif isinstance(duty, do.CloseWrites) and duty.at_any_cost:
+            action = server.close_writes
+        else:
+            action = action_of(duty)
         if not server.do(type(duty).__name__, action):
             raise NotDone("the server is busy")
 

@@ -14,6 +14,7 @@ from itertools import takewhile
 from orchestrator.domain import keys
 from orchestrator.domain.decision import Decision, Put
 from orchestrator.domain.history import UNTOLD
+from orchestrator.domain.ids import timed_id
 from orchestrator.domain.records import HistoryEntry, Told
 from orchestrator.domain.sinks import SinkPolicy
 from orchestrator.domain.view import Kept, Unreadable
@@ -105,9 +106,7 @@ def written(step: Advance, now: float) -> Decision:
     cursor = Put(keys.notified(sink), step.told, step.index)
     if not step.lost:
         return Decision("notified", None, f"{sink} has been told up to {step.told.entry}.", (cursor,))
-    entry = HistoryEntry(
-        id=f"{int(now * 1000):013d}-fleet-{UNTOLD}-{sink}", at=now, kind=UNTOLD, reason=step.lost, sink=sink
-    )
+    entry = HistoryEntry(id=timed_id(now, "fleet", UNTOLD, sink), at=now, kind=UNTOLD, reason=step.lost, sink=sink)
     return Decision(UNTOLD, None, step.lost, (cursor, Put(keys.history(entry.id), entry, 0)))
 
 

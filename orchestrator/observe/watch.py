@@ -7,8 +7,9 @@ Each source is watched twice, because neither way of asking is enough (measured 
   with no error, while the other way had the news 1.2 s after the fault.
 What has the higher index counts. One thread and one port per source and way. The rules are those of
 consul-template's watch/view.go: an index that goes back starts over from 0, equal data is no event, a good answer
-resets the retries. While a source cannot be read the snapshot says so (`known` is False) and keeps what was known
-last. Never decides, never writes.
+resets the retries. But whether it went back, the Raft leader says: the copy of an agent that was restarted is behind
+for a while, and must not be taken for what Consul was restored to. While a source cannot be read the snapshot says so
+(`known` is False) and keeps what was known last. Never decides, never writes.
 """
 
 from __future__ import annotations
@@ -193,8 +194,8 @@ class Observed:
 class Watch:
     """The watching threads of one daemon.
 
-    `make_port(stale)` is called once in each thread and returns that thread's own port, which reads from the local
-    agent's copy when `stale` is true (`ConsulPort(stale_reads=True)`), else from the leader.
+    `make_port(stale)` is called in each thread, once for each way that it asks, and returns that thread's own port,
+    which reads from the local agent's copy when `stale` is true (`ConsulPort(stale_reads=True)`), else from the leader.
     """
 
     def __init__(
@@ -231,7 +232,8 @@ class Watch:
                 self._stop.wait(LONGEST_PAUSE_S)
 
     def _watch(self, source: Source, swift: bool) -> None:
-        port = self._make_port(not swift)
+        own = port = self._make_port(not swift)
+        leader = own if swift else None
         index, anew = 0, False
         while not self._stop.is_set():
             started = time.monotonic()
@@ -240,15 +242,17 @@ class Watch:
                 return
             at, found = answer
             if at < index:
-                # A deletion's trace was collected, or Consul was restored: only reading anew says what holds now.
+                # A deletion's trace was collected, Consul was restored, or the agent is behind: only reading anew, from
+                # the leader, says what holds now.
                 index, anew = 0, True
+                port = leader = leader or self._make_port(False)
                 self._stop.wait(SHORTEST_ROUND_S)
                 continue
             index = max(at, 1)
             reread = anew and not swift
             if not self._observed.learn(source.name, at, found, swift=swift, anew=reread, news_in=source.news_in):
                 self._stop.wait(max(0.0, started + SHORTEST_ROUND_S - time.monotonic()))
-            anew = False
+            anew, port = False, own
 
     def _answer(self, source: Source, port: Port, index: int, swift: bool) -> tuple[int, Data] | None:
         """Ask until there is an answer or a stop (None); after a failure from index 0, so that it answers at once."""

@@ -409,9 +409,13 @@ class ConsulPort:
         """See `Port.agent_deregister`."""
         self._call("put", f"/v1/agent/service/deregister/{service_id}", accept=(200, 404))
 
-    def agent_reload(self) -> None:
-        """See `Port.agent_reload`."""
+    def agent_compare(self, default_token: str) -> None:
+        """See `Port.agent_compare`."""
+        # There is no call for it alone. A reload sends nothing that is the same as before, be it in the catalog or not;
+        # a token that is told compares everything (agent_endpoint.go, AgentToken) where the former one had another
+        # value or came from elsewhere: from the agent's files, as after a reload.
         self._call("put", "/v1/agent/reload")
+        self._call("put", "/v1/agent/token/default", body={"Token": default_token})
 
     def agent_sync(self, service_id: str) -> None:
         """See `Port.agent_sync`."""

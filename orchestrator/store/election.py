@@ -39,8 +39,18 @@ class Election:
         """The session that we campaign with, whether or not it holds the lock."""
         return self._session
 
+    def is_hopeless(self, pair: KvPair | None) -> bool:
+        """Say whether to campaign is in vain while the lock's key is as observed: another VM's session holds it.
+
+        Without a session of ours it is not: after a quick restart the holder is our own old session. Nor while our own
+        VM holds it: after a loss of power that is an old session too. No check has noticed either; only we end them.
+        """
+        is_held = pair is not None and pair.session not in (None, self._session)
+        return self._session is not None and is_held and leader_of(pair) != self._vm
+
     def campaign(self) -> bool:
-        """Try once to take the lead; True: we lead. Call again whenever the lock's key changed, and every second.
+        """Try once to take the lead; True: we lead. Call again whenever the lock's key changed, and every second,
+        unless it `is_hopeless`. A former session of ours that holds the lock is ended, and the next campaign wins.
 
         Raises `Unknown`; or `Refused` while our own alive check is critical or not registered (not yet fit to lead).
         """
@@ -52,6 +62,9 @@ class Election:
         except Refused:
             # The session ended meanwhile; the next campaign begins with a new one.
             self._session, self._leads = None, False
+            return False
+        if not self._leads:
+            end_own_sessions(self._port, controller_session(self._vm), but=self._session)
         return self._leads
 
     def notice(self, pair: KvPair | None) -> bool:

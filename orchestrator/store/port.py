@@ -256,10 +256,11 @@ class Port(Protocol):
     def agent_deregister(self, service_id: str) -> None:
         """Remove the service and its checks from the local agent; no error when absent."""
 
-    def agent_reload(self) -> None:
-        """Have the local agent load its definitions and send all of them to the catalog anew, statuses kept.
+    def agent_compare(self, default_token: str) -> None:
+        """Have the local agent compare all that it has with the catalog within 3 s, and send what is not there.
 
-        For a VM that autopilot struck off: its agent believes itself in sync and would compare only minutes later.
+        For a VM that autopilot struck off: its agent believes itself in sync and would compare only a minute or more
+        later. `default_token`: what it takes for the token of whoever gives none ("" for none); it stays that.
         """
 
     def agent_sync(self, service_id: str) -> None:

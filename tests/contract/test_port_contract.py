@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import consul
 import pytest
@@ -48,6 +51,8 @@ class Ground:
 
     port: Port
     other: Port
+    lose: Callable[[str], None]
+    """Takes a check of the node out of the catalog, of which its agent hears nothing."""
 
 
 @pytest.fixture(params=["fake", "consul"])
@@ -55,11 +60,11 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
     """An empty cluster of one node, fake or real."""
     if request.param == "fake":
         cluster = FakeConsul([NODE])
-        yield Ground(cluster.port(NODE), cluster.port(NODE))
+        yield Ground(cluster.port(NODE), cluster.port(NODE), partial(cluster.lose_check, NODE))
         return
     agent: ConsulAgent = request.getfixturevalue("consul_agent")
     ports = [ConsulPort(port=agent.http_port) for _ in range(2)]
-    yield Ground(*ports)
+    yield Ground(ports[0], ports[1], partial(lose_check, agent.http_port))
     leave_as_found(ports[0])
     for port in ports:
         port.close()
@@ -69,6 +74,14 @@ def ground(request: pytest.FixtureRequest) -> Iterator[Ground]:
 def port(ground: Ground) -> Port:
     """The port under test."""
     return ground.port
+
+
+def lose_check(http_port: int, check_id: str) -> None:
+    """Take a check out of the catalog behind its agent's back, as happens to a VM that counted as dead."""
+    body = json.dumps({"Node": NODE, "CheckID": check_id}).encode()
+    url = f"http://127.0.0.1:{http_port}/v1/catalog/deregister"
+    with urllib.request.urlopen(urllib.request.Request(url, body, method="PUT"), timeout=5):
+        pass
 
 
 def leave_as_found(port: Port) -> None:
@@ -538,10 +551,20 @@ def test_of_two_that_compare_and_set_one_wins(ground: Ground) -> None:
     assert sorted(outcome.value for outcome in outcomes) == ["lost", "won"]
 
 
-def test_a_reload_of_the_agent_keeps_what_is_registered_and_its_sessions(port: Port) -> None:
+def test_an_agent_that_compares_with_the_catalog_sends_again_what_it_took_for_known(ground: Ground) -> None:
+    port = ground.port
+    registered(port)
+    for _ in range(2):
+        ground.lose(UNIT.check_id)
+        eventually(lambda: status_of(port, UNIT.check_id) is None)
+        port.agent_compare("")
+        eventually(lambda: status_of(port, UNIT.check_id) == "passing")
+
+
+def test_an_agent_that_compares_with_the_catalog_keeps_what_is_registered_and_its_sessions(port: Port) -> None:
     registered(port)
     session = port.session_create("keeper", (UNIT.check_id,))
-    port.agent_reload()
+    port.agent_compare("")
     assert status_of(port, UNIT.check_id) == "passing"
     assert {service.id for service in port.agent_services()} >= {SERVICE.id}
     assert session in {found.id for found in port.session_list(NODE)[1]}

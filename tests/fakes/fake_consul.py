@@ -530,8 +530,8 @@ class FakePort:
         self._cluster._sync(self._node)
         self._hook("agent_deregister", "after")
 
-    def agent_reload(self) -> None:
-        """See `Port.agent_reload`."""
+    def agent_compare(self, default_token: str) -> None:
+        """See `Port.agent_compare`."""
         self._agent()
         self._cluster._sync(self._node)
 

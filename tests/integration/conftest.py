@@ -1,4 +1,7 @@
-"""A real Consul agent, one per test session (and per pytest-xdist worker)."""
+"""Real servers for the tests of one file, which find them as they were started.
+
+Not shared between files: which of them run in one process, and so one after the other, changes from run to run.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,10 @@ from tests.integration.namespaces import Side, two_sides_and_a_client
 from tests.integration.rabbitmq_broker import NoRabbit, RabbitBroker
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def consul_agent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ConsulAgent]:
-    """A running agent, shared by all tests of the session: they must leave it as they found it."""
-    agent = started_agent(tmp_path_factory.mktemp("consul"))
+    """A running agent, shared by all tests of the file: they must leave it as they found it."""
+    agent = started_agent(tmp_path_factory.mktemp("consul"), acls="allow")
     yield agent
     agent.stop()
 
@@ -39,11 +42,11 @@ def consul_port(consul_agent: ConsulAgent) -> Iterator[ConsulPort]:
     port.close()
 
 
-def started_agent(directory: Path) -> ConsulAgent:
+def started_agent(directory: Path, acls: str = "") -> ConsulAgent:
     """Start an agent, or fail the test with one plain sentence when there is no consul."""
     problem = ""
     try:
-        agent = ConsulAgent(directory)
+        agent = ConsulAgent(directory, acls=acls)
     except NoConsul as error:
         problem = str(error)
     if problem:
@@ -52,9 +55,9 @@ def started_agent(directory: Path) -> ConsulAgent:
     return agent
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rabbit_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitBroker]:
-    """A running broker, shared by all tests of the session: they must leave it running."""
+    """A running broker, shared by all tests of the file: they must leave it running."""
     # Not below pytest's own folder, which only this user may enter: as root the broker runs as another.
     with tempfile.TemporaryDirectory(prefix="orch-rabbitmq-", dir="/tmp") as directory:
         try:
@@ -68,7 +71,7 @@ def rabbit_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitBr
             broker.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rabbit_cluster() -> Iterator[tuple[RabbitBroker, ...]]:
     """Three running brokers that could form a cluster and do not yet: whoever uses them says who joins whom."""
     with tempfile.TemporaryDirectory(prefix="orch-rabbitmq-", dir="/tmp") as directory:
@@ -101,7 +104,7 @@ def datadirs() -> Iterator[Datadirs]:
     datadirs.remove()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def rabbit_spare(rabbit_cluster: tuple[RabbitBroker, ...]) -> Iterator[RabbitBroker]:
     """A fourth running broker beside the cluster's."""
     with tempfile.TemporaryDirectory(prefix="orch-rabbitmq-", dir="/tmp") as directory:

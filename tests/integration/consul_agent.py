@@ -47,8 +47,9 @@ def find_consul() -> Path:
 class ConsulAgent:
     """One running agent. `stop()` ends it and leaves its data directory, so that `start()` goes on with it."""
 
-    def __init__(self, directory: Path, *, program: Path | None = None, node: str = NODE, acls: bool = False) -> None:
-        """`acls`: as the deployment's agents have them, nobody having any right yet; then gossip is encrypted, too."""
+    def __init__(self, directory: Path, *, program: Path | None = None, node: str = NODE, acls: str = "") -> None:
+        """`acls`: "deny", as the deployment's agents have them, nobody having any right yet; then gossip is encrypted,
+        too. "allow": whoever has no token may do what needs no more. Without, there are none."""
         self.node = node
         self._acls = acls
         self.http_port = 0
@@ -86,7 +87,12 @@ class ConsulAgent:
             },
         }
         if self._acls:
-            config["acl"] = {"enabled": True, "default_policy": "deny", "enable_key_list_policy": True}
+            config["acl"] = {
+                "enabled": True,
+                "default_policy": self._acls,
+                "enable_key_list_policy": self._acls == "deny",
+            }
+        if self._acls == "deny":
             config["encrypt"] = base64.b64encode(secrets.token_bytes(32)).decode()
         path = self._directory / "agent.json"
         path.write_text(json.dumps(config))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pymysql
 
+from orchestrator.domain.gtid import holds
 from orchestrator.node.replication.facts import ServerFacts
 from orchestrator.node.replication.mariadb import MariaDbServer
 from tests.integration.mariadb_server import ACCOUNTS_AND_SCHEMA, Datadirs, MariaDb
@@ -19,8 +20,9 @@ READ_ONLY, CONNECTION_LOST = 1290, 2013
 class Commit:
     """One write of the application, in a thread: it may wait."""
 
-    def __init__(self, at: MariaDb, number: int) -> None:
+    def __init__(self, at: MariaDb, number: int, values: str = "") -> None:
         self.number = number
+        self._values = values or f"VALUES ({number}, 'x')"
         self.acknowledged = False
         self.error: int | None = None
         self._connection = at.client()
@@ -29,7 +31,7 @@ class Commit:
 
     def _run(self) -> None:
         try:
-            self._connection.query(f"INSERT INTO t VALUES ({self.number}, 'x')")
+            self._connection.query(f"INSERT INTO t {self._values}")
             self.acknowledged = True
         except pymysql.MySQLError as error:
             self.error = error.args[0]
@@ -69,9 +71,14 @@ class Pair:
             server.remove()
 
     def follow(self) -> None:
-        """B follows A and has everything."""
+        """B follows A and has applied everything, the accounts and the table too."""
+        written = self.guard_a.read().position
         self.guard_b.follow(self.a.address)
-        read_until(self.guard_b, lambda facts: facts.replica is not None and facts.replica.receives, "B receives")
+        read_until(
+            self.guard_b,
+            lambda facts: facts.replica is not None and facts.replica.receives and holds(facts.position, written),
+            "B receives, and has everything",
+        )
 
     def acknowledge(self) -> None:
         """B tells A what it receives, having everything."""
@@ -96,7 +103,8 @@ class Pair:
     def waiting_commits(self, *numbers: int) -> list[Commit]:
         """Writes to A that wait for a replica."""
         commits = [Commit(self.a, number) for number in numbers]
-        states = "SELECT count(*) AS n FROM information_schema.PROCESSLIST WHERE INFO LIKE 'INSERT INTO t %%'"
+        named = ", ".join(f"\"INSERT INTO t VALUES ({number}, 'x')\"" for number in numbers)
+        states = f"SELECT count(*) AS n FROM information_schema.PROCESSLIST WHERE INFO IN ({named})"
         wait_for(lambda: self.a.ask(states)[0]["n"] == len(numbers), "the commits are on their way")
         read_until(self.guard_a, lambda facts: facts.waiting > 0, "a commit waits")
         return commits

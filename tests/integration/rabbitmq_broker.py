@@ -17,6 +17,8 @@ import shutil
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,27 @@ class RabbitBroker:
             finally:
                 end_group(process)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Have it say and hear nothing for the time of the block, its connections open; then it dies and is started."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            if self._process is not None:
+                end_group(self._process)
+            self.start()
+
+    def freeze(self) -> None:
+        """Have it say and hear nothing, its connections open."""
+        assert self._process is not None
+        subprocess.run(["kill", "-STOP", "--", f"-{self._process.pid}"], check=True)
+
+    def thaw(self) -> None:
+        """Let a frozen one go on."""
+        assert self._process is not None
+        subprocess.run(["kill", "-CONT", "--", f"-{self._process.pid}"], check=True)
+
     def put_data_aside(self) -> None:
         """Let a stopped broker begin anew, as the play does on a VM whose broker the cluster has forgotten."""
         data = self._directory / self.node
@@ -138,6 +161,7 @@ class RabbitBroker:
         if self._epmd is not None:
             end_group(self._epmd)
             self._epmd = None
+        end_all_at_home(self._directory)
 
     def connect(self, user: str = "", vhost: str = VHOST) -> pika.BlockingConnection:
         """Return a connection for the test's own looks, or one of a user's."""
@@ -268,3 +292,20 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a process that we started together with its session."""
     subprocess.run(["kill", "-KILL", "--", f"-{process.pid}"], check=False, stderr=subprocess.DEVNULL)
     process.wait()
+
+
+def end_all_at_home(home: Path) -> None:
+    """Kill what else has the folder for its home, and return when it has ended: what the broker runs (df, another
+    Erlang to see to epmd) has a session of its own, and may write there once more while the folder is removed."""
+    deadline = time.monotonic() + STOP_TIMEOUT_S
+    while pids := [entry.name for entry in Path("/proc").glob("[0-9]*") if _is_at_home(entry, home)]:
+        assert time.monotonic() < deadline, f"{', '.join(pids)} were killed and do not end"
+        subprocess.run(["kill", "-KILL", "--", *pids], check=False, stderr=subprocess.DEVNULL)
+        time.sleep(0.01)
+
+
+def _is_at_home(process: Path, home: Path) -> bool:
+    try:
+        return f"HOME={home}".encode() in (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False  # another account's, or it has just ended

@@ -144,7 +144,7 @@ def test_consul_goes_back_to_what_it_held(own_consul_agent: ConsulAgent, tmp_pat
     wait_for(is_back, "Consul holds what it held")
     port.agent_register(AgentService("orch-backend", "backend", 3000, "127.0.0.1", (), ()))
     port.agent_register_pushed("orch-backend", PushedSpec("orch-backend:unit", "unit", 3600.0, "passing"))
-    port.agent_reload()
+    port.agent_sync("orch-backend")
     wait_for(lambda: "orch-backend:unit" in {check.check_id for check in port.checks()[1]}, "the agent may register")
     port.close()
 
@@ -168,6 +168,15 @@ def test_a_snapshot_that_was_cut_short_is_not_kept(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 1
     Shelf(tmp_path / "kept").begin(Kind.CONSUL, AT + 1)
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["consul-20231114T221321Z"]
+
+
+def test_a_snapshot_that_fails_once_is_made_again(tmp_path: Path) -> None:
+    script = stand_in_for_consul(tmp_path, 'echo \'{"Meta": {"Index": 7}}\'')
+    once = tmp_path / "once"
+    failing = f'if [ "$2" = save ] && ! [ -e "{once}" ]; then : >"{once}"; echo connection reset >&2; exit 1; fi\n'
+    script.write_text(script.read_text().replace("#!/bin/sh\n", f"#!/bin/sh\n{failing}"))
+    made = make_backup(Kind.CONSUL, settings(tmp_path), AT, Tools(consul=(str(script),)))
+    assert (made.position, once.exists()) == ("7", True)
 
 
 def test_each_backup_is_handed_to_the_operators_command(tmp_path: Path) -> None:

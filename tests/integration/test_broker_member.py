@@ -19,6 +19,7 @@ from tests.integration.waiting import wait_for
 from tests.library import module
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "broker-member"
+APART = SCRIPT.with_name("broker-apart")
 WAIT_S = 180.0
 PUBLISH_EVERY_S = 0.005
 QUORUM = {"x-queue-type": "quorum"}
@@ -164,6 +165,52 @@ def test_with_the_old_leader_away_the_leaders_come_too(cluster: Cluster) -> None
         assert leaders(cluster[1]) == dict.fromkeys(QUEUES, cluster[1].node)
     finally:
         cluster[0].start()
+
+
+def test_an_old_leader_that_is_silent_is_let_go_of_at_once(cluster: Cluster) -> None:
+    silent, active, _ = cluster
+    member(silent, cluster, "--lead")
+    done = member(active, cluster, "--failed", silent.node)
+    assert (done.returncode, "let go" in done.stdout) == (0, False), "it answers"
+    with silent.frozen():
+        done = member(active, cluster, "--lead", "--failed", silent.node)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert f"; {silent.node} gave no answer and is let go; 2 of 2 queues have their leader here" in done.stdout
+        assert leaders(active) == dict.fromkeys(QUEUES, active.node)
+
+
+def is_apart(broker: RabbitBroker) -> bool:
+    """Ask as orch-broker-heal.service does; an answer that is none of the script's own ends the test."""
+    done = subprocess.run(
+        [str(APART), broker.node], env=broker.environment, capture_output=True, text=True, timeout=WAIT_S
+    )
+    assert (done.returncode in (0, 1), done.stderr) == (True, "")
+    assert bool(done.stdout) == (done.returncode == 0)
+    return done.returncode == 0
+
+
+def test_one_that_has_not_noticed_that_the_others_had_lost_it_stays_apart_until_it_begins_anew(
+    cluster: Cluster,
+) -> None:
+    unaware, active, third = cluster
+    member(active, cluster, "--lead")
+    assert [is_apart(broker) for broker in cluster] == [False] * 3
+    unaware.freeze()
+    try:
+        assert "is let go" in member(active, cluster, "--failed", unaware.node).stdout
+        unaware.thaw()
+        wait_for(lambda: is_apart(unaware), "it is apart from the others")
+        assert [is_apart(broker) for broker in cluster] == [True, False, False], "most of them stay as they are"
+        done = member(active, (active, third), "--within", "1", "--release", unaware.node)
+        assert done.returncode == 1, "whom only some forget is a member still"
+        assert f"{unaware.node} stays a member: the cluster is partitioned (says " in done.stderr
+    finally:
+        unaware.thaw()
+        unaware.stop()
+        unaware.start()
+    wait_for(lambda: members(third) == nodes(*cluster), "all see all")
+    assert [is_apart(broker) for broker in cluster] == [False] * 3
+    wait_for(lambda: replicas(third) == dict.fromkeys(QUEUES, nodes(*cluster)), "each replica runs")
 
 
 # -- the spare

@@ -138,6 +138,20 @@ def test_a_founded_database_reaches_a_standby_as_the_package_made_it_and_is_foun
     assert answer(standby, "blank")["changed"] is False, "it is left alone once it replicates"
 
 
+def test_a_copy_says_whether_it_has_served_and_what_it_knows(pair: tuple[MariaDb, MariaDb]) -> None:
+    home, standby = pair
+    assert answer(home, "served")["served"] is False
+    answer(home, "found", text=FOUNDING)
+    assert answer(home, "served")["served"] is False, "a deployment that was interrupted is begun again"
+    follow(standby, home)
+    home.ask("INSERT INTO orch.heartbeat VALUES (1)")
+    wait_for(lambda: position(standby) == position(home), "the standby has everything")
+    for server in pair:
+        told = answer(server, "served")
+        assert told["served"] is True
+        assert set(str(told["gtids"]).split(",")) == {position(home)}
+
+
 def rendered(name: str, **variables: object) -> str:
     filters = runpy.run_path(str(CHECKOUT / "ansible" / "filter_plugins" / "orch_mariadb.py"))
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
@@ -270,6 +284,31 @@ def test_where_the_binlog_cannot_be_read_from_a_gtid_on_all_of_it_is_saved(
     assert all(word in text for word in ("shared", "lost-1", "lost-2"))
 
 
+def test_what_a_full_disk_has_torn_hinders_no_saving(pair: tuple[MariaDb, MariaDb]) -> None:
+    old, new = pair
+    diverge(old, new)
+    old.ask("FLUSH BINARY LOGS")
+    insert(old, "lost-3")
+    names = [row["Log_name"] for row in old.ask("SHOW BINARY LOGS")]
+    torn = old.here / "data" / names[-2]
+    # The last event of "lost-2", its commit, and the file's end: the server would have rolled it back.
+    os.truncate(torn, torn.stat().st_size - 60)
+    saved = answer(old, "save-errant", str(answer(new, "state")["gtids"]))
+    text = Path(str(saved["file"])).read_text()
+    assert [word in text for word in ("'shared'", "lost-1", "lost-3")] == [False, True, True]
+
+
+def test_what_two_servers_have_numbered_alike_is_saved(pair: tuple[MariaDb, MariaDb]) -> None:
+    old, new = pair
+    diverge(old, new)
+    # A number that came before, from another server: as when one was rolled back here and the other one took over.
+    old.ask("SET GLOBAL gtid_strict_mode = 0")
+    old.ask("SET STATEMENT server_id = 77, gtid_seq_no = 2 FOR INSERT INTO listings.t VALUES (99, 'lost-3')")
+    saved = answer(old, "save-errant", "")
+    text = Path(str(saved["file"])).read_text()
+    assert all(word in text for word in ("'shared'", "lost-1", "lost-2", "lost-3"))
+
+
 def test_a_clone_that_comes_in_part_is_never_used(pair: tuple[MariaDb, MariaDb]) -> None:
     active, standby = pair
     answer(active, "found", text=FOUNDING)
@@ -300,7 +339,8 @@ start() {
 case "$*" in
     show*) running && state=active || state=inactive
         printf '%s\\n' Id=mariadb.service \\
-            LoadState=loaded UnitFileState=enabled NeedDaemonReload=no ActiveState=$state ;;
+            LoadState=loaded NeedDaemonReload=no ActiveState=$state ;;
+    is-enabled*) echo enabled ;;
     start*) start ;;
     stop*) running && kill "$(cat "$here/test-pid")"; while running; do sleep 0.1; done ;;
     *) exit 0 ;;

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import queue
 import socket
+import struct
 import time
 from collections.abc import Iterator
 
+import pika
 import pytest
 
 from orchestrator.dispatch import publisher as publishing
@@ -150,6 +152,33 @@ def test_a_message_that_is_never_acknowledged_ends_in_the_dead_letter_queue(
                 deliveries += 1
                 channel.basic_nack(method.delivery_tag, requeue=True)
     assert deliveries == 1 + DELIVERY_LIMIT
+
+
+class BeyondAllTime(pika.BasicProperties):
+    """Properties with the header `at`, 2^62 s: AMQP can say that, and Python has no such time."""
+
+    def encode(self) -> list[bytes]:
+        table = struct.pack(">B2scQ", 2, b"at", b"T", 2**62)
+        return [struct.pack(">HI", pika.BasicProperties.FLAG_HEADERS, len(table)), table]
+
+
+def test_a_message_whose_properties_nobody_can_read_is_delivered_once_and_disturbs_no_other(
+    fleet: Fleet, rabbit_broker: RabbitBroker
+) -> None:
+    consumer = fleet.consumer()
+    wait_for(lambda: consumer.is_up, "the consumer is up")
+    rabbit_broker.publish(b"in hand")
+    in_hand = fleet.message()
+    with rabbit_broker.connect() as connection:
+        connection.channel().basic_publish("", QUEUE, b"strange", BeyondAllTime())
+    rabbit_broker.publish(b"after it")
+    strange, after = fleet.message(), fleet.message()
+    assert (strange.body, strange.sender, after.body) == (b"strange", "", b"after it")
+    assert strange.unreadable
+    assert not after.unreadable
+    consumer.reject(strange)
+    wait_for(lambda: rabbit_broker.depth(DEAD_LETTER_QUEUE) == 1, "the message is in the dead-letter queue")
+    assert (fleet.lost, after.connection) == ([], in_hand.connection)
 
 
 def test_a_message_that_finds_no_queue_waits_until_there_is_one_again(

@@ -187,6 +187,7 @@ def app(environment: dict[str, str]) -> Iterator[App]:
     app.start()
     yield app
     app.kill()
+    print(app.log())
 
 
 @pytest.fixture
@@ -196,6 +197,7 @@ def hasty_app(environment: dict[str, str]) -> Iterator[App]:
     app.start()
     yield app
     app.kill()
+    print(app.log())
 
 
 @pytest.fixture

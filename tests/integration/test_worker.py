@@ -142,7 +142,8 @@ class Fleet:
         self.publisher = Publisher(broker.settings)
         self.publisher.start()
         self._numbers = iter(range(1, 100))
-        self.put(keys.assignment("backend"), an_assignment(1))
+        self.epoch = 0
+        self.assign_anew()
         for worker in self.workers:
             worker.start()
         wait_for(lambda: self.publisher.is_up, "the publisher is up")
@@ -159,6 +160,11 @@ class Fleet:
     def put(self, key: str, record: Record) -> None:
         self.port.kv_put(key, record.to_json().encode())
 
+    def assign_anew(self) -> None:
+        """Write an assignment of the next epoch: it never goes back, which a worker might see late."""
+        self.epoch += 1
+        self.put(keys.assignment("backend"), an_assignment(self.epoch))
+
     def begin(self, playbook: str, *, publish: bool = True) -> str:
         """Create a command as the leader does, and publish it."""
         command = Command(
@@ -170,7 +176,7 @@ class Fleet:
             playbook=playbook,
             target="messaging-server",
             failed_instance="backend-server",
-            epoch=1,
+            epoch=self.epoch,
             created=time.time(),
         )
         self.put(keys.command(command.id), command)
@@ -235,7 +241,6 @@ def fleet(running_fleet: Fleet) -> Iterator[Fleet]:
         if worker.process is None or worker.process.poll() is not None:
             worker.start()
             running_fleet.wait_for_session(worker)
-    running_fleet.put(keys.assignment("backend"), an_assignment(1))
     running_fleet.ground.log.unlink(missing_ok=True)
     running_fleet.ground.hold(LONG_S)
     yield running_fleet
@@ -275,7 +280,7 @@ def test_a_cancelled_command_is_killed(fleet: Fleet) -> None:
 def test_a_command_that_is_superseded_in_the_middle_is_killed(fleet: Fleet) -> None:
     command_id = fleet.begin("slow.yml")
     fleet.until_begun()
-    fleet.put(keys.assignment("backend"), an_assignment(2))
+    fleet.assign_anew()
     assert fleet.until_over(command_id).state is CommandState.SUPERSEDED
     assert processes_with(str(fleet.ground.lock)) == []
     assert fleet.ground.lines == ["begin"]

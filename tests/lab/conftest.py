@@ -9,11 +9,15 @@ from collections.abc import Iterator
 import pytest
 
 from deploy.machines.lab import Lab
-from deploy.machines.places import bare_twin
+from deploy.machines.places import bare_twin, lab_of_process
 from deploy.trials.policy import policy_with
 from tests.lab.fleet import mend_and_settle
 
 TEST_LAB = "orch-test"
+
+
+def _lab_name() -> str:
+    return lab_of_process(os.environ.get("ORCH_LAB_NAME") or TEST_LAB, os.environ.get("PYTEST_XDIST_WORKER"))
 
 
 def _say(text: str) -> None:
@@ -30,7 +34,7 @@ def _require_root() -> None:
 def lab() -> Iterator[Lab]:
     """The deployed fleet, healthy. A lab that was up before the tests is left up (in CI none is)."""
     _require_root()
-    lab = Lab.open(os.environ.get("ORCH_LAB_NAME") or TEST_LAB, say=_say)
+    lab = Lab.open(_lab_name(), say=_say)
     was_up = lab.state() is not None and not os.environ.get("CI")
     if not was_up:
         # What a killed run left behind, with the faults that it was in the middle of.
@@ -47,7 +51,7 @@ def lab() -> Iterator[Lab]:
 def bare_lab() -> Iterator[Lab]:
     """Four machines without a deployment, for the tests of the lab itself."""
     _require_root()
-    lab = Lab.open(bare_twin(os.environ.get("ORCH_LAB_NAME") or TEST_LAB), say=_say)
+    lab = Lab.open(bare_twin(_lab_name()), say=_say)
     try:
         lab.up(bare=True)
         yield lab

@@ -13,9 +13,11 @@ from typing import Any
 
 from deploy.machines.lab import Lab
 from deploy.machines.places import LabError
+from deploy.trials.accidents import leader_of
 from deploy.trials.books import Writers, Writing
 from deploy.trials.client import Traffic
 from deploy.trials.outage import is_served_again
+from deploy.trials.policy import end_holds
 from deploy.trials.status import fleet_status, settle, wait_until, witness_of
 from deploy.trials.trial import BACKEND_URL, FRONTEND_URL
 
@@ -257,10 +259,31 @@ def wait_whole(lab: Lab, *vms: str, within_s: float = 60.0) -> None:
     )
 
 
+def have_lead(lab: Lab, vm: str) -> None:
+    """Have the controller of the VM lead: the other one begins anew, and again where it was the quicker one, as it is
+    while the VM's own has just been started and its check does not pass yet."""
+
+    def leads() -> bool:
+        if (leader := leader_of(lab)) != vm:
+            lab.run(leader, ["systemctl", "restart", "orch-controller"], timeout_s=60)
+        return leader == vm
+
+    wait_until(f"{vm} leads", leads, 60, 3.0)
+
+
 def mend_and_settle(lab: Lab) -> None:
-    """Undo every fault and wait until all is as before, at home also where a test that failed left it elsewhere."""
+    """Undo every fault and wait until all is as before, at home also where a test that failed left it elsewhere.
+
+    Where it does not become so by itself the test has failed; a hold is ended then, so that the next one can pass.
+    """
     lab.mend()
-    settle(lab)
+    try:
+        settle(lab)
+    except LabError:
+        end_holds(lab, print)
+        with contextlib.suppress(LabError):
+            settle(lab)
+        raise
     away = [name for name, seen in fleet_status(lab)["services"].items() if seen["designated"] != HOME[name]]
     for name in away:
         orch(lab, "failback", name, "--wait")

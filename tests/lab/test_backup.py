@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import json
 
+from deploy.machines import deployment
 from deploy.machines.lab import Lab
+from deploy.machines.tools import find_tools
+from deploy.trials.policy import apply_policy, policy_now
 from deploy.trials.status import fleet_status, settle, wait_until
-from tests.lab.fleet import HOME, SECOND, epochs, kv_by_force, kv_get, orch, unit_state, wait_served_by, wait_whole
+from tests.lab.fleet import (
+    CONTROLLERS,
+    HOME,
+    HOME_WITHIN_S,
+    SECOND,
+    epochs,
+    kv_by_force,
+    kv_get,
+    orch,
+    reasons,
+    unit_state,
+    wait_served_by,
+    wait_whole,
+)
 
 PRIMARY, STANDBY = HOME["database"], SECOND["database"]
 ALL = ("frontend-server", "backend-server", "messaging-server", "database-server")
@@ -44,18 +60,21 @@ def test_a_database_goes_back_to_a_backup_and_its_standby_is_cloned_from_it(flee
     fleet.run(PRIMARY, ["sh", "-c", "rm -r /var/lib/mysql.before-*"])
 
 
+def lose_what_consul_holds(lab: Lab) -> None:
+    """Have every server of Consul's begin with an empty disk."""
+    for vm in ALL:
+        lab.run(vm, ["systemctl", "stop", "consul"])
+    for vm in ALL:
+        lab.run(vm, ["sh", "-c", "rm -rf /var/lib/consul/*"])
+    for vm in ALL:
+        lab.run(vm, ["systemctl", "start", "consul"])
+
+
 def test_with_consuls_data_gone_everywhere_a_snapshot_brings_the_fleet_back(fleet: Lab) -> None:
     kv_by_force(fleet, "put", "orch/test/kept", "before")
     made = backed_up(fleet, "consul", "messaging-server")
     was = epochs(fleet)
-    for vm in ALL:
-        fleet.run(vm, ["systemctl", "stop", "consul"])
-    for vm in ALL:
-        fleet.run(vm, ["sh", "-c", "rm -rf /var/lib/consul/*"])
-    for vm in ALL:
-        fleet.run(vm, ["systemctl", "start", "consul"])
-    wait_until("Consul has a leader, and holds nothing", lambda: kv_get(fleet, "orch/config") is None, 60)
-
+    lose_what_consul_holds(fleet)
     restore = ("backup", "restore", made, "--yes")
     wait_until(
         "the snapshot is restored",
@@ -71,3 +90,26 @@ def test_with_consuls_data_gone_everywhere_a_snapshot_brings_the_fleet_back(flee
     assert fleet_status(fleet)["healthy"]
     assert [unit_state(fleet, vm, "mariadb") for vm in (PRIMARY, STANDBY)] == ["active", "active"]
     kv_by_force(fleet, "delete", "orch/test/kept")
+
+
+def test_without_a_snapshot_the_deployment_finds_the_copy_that_has_every_write(fleet: Lab) -> None:
+    sql(fleet, PRIMARY, "CREATE TABLE listings.kept (v VARCHAR(9)); INSERT INTO listings.kept VALUES ('before')")
+    fleet.run(PRIMARY, ["systemctl", "mask", "--runtime", "--now", "mariadb"])
+    wait_served_by(fleet, "database", STANDBY)
+    sql(fleet, STANDBY, "INSERT INTO listings.kept VALUES ('after')")
+    policy = policy_now(fleet)
+    # As after a night of which nobody knows anything: the home's copy lacks what came last, and nobody has it follow.
+    fleet.run(PRIMARY, ["systemctl", "stop", "orch-guard"])
+    lose_what_consul_holds(fleet)
+    for vm in CONTROLLERS:
+        fleet.run(vm, ["systemctl", "restart", "orch-controller"])
+    fleet.run(PRIMARY, ["systemctl", "unmask", "--runtime", "mariadb"])
+    fleet.run(PRIMARY, ["systemctl", "start", "mariadb"])
+    deployment.deploy(fleet.places, find_tools(fleet.say), fleet.say)
+    apply_policy(fleet, policy)
+    wait_served_by(fleet, "database", PRIMARY, within_s=HOME_WITHIN_S)
+    settle(fleet)
+    for vm in (PRIMARY, STANDBY):
+        assert sql(fleet, vm, "SELECT v FROM listings.kept") == ["before", "after"]
+    assert any(f"from {STANDBY} to {PRIMARY}" in reason for reason in reasons(fleet, 0.0)), "it began where all was"
+    sql(fleet, PRIMARY, "DROP TABLE listings.kept")

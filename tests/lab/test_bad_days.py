@@ -11,13 +11,14 @@ from deploy.machines.lab import Lab
 from deploy.trials.accidents import leader_of, wait_in_kv
 from deploy.trials.books import unlike_the_ledger
 from deploy.trials.outage import outage_from
-from deploy.trials.status import settle, wait_until
+from deploy.trials.status import settle
 from deploy.trials.timeline import kv_below, kv_of
 from deploy.trials.trial import FRONT_DOOR
 from tests.lab.fleet import (
     HOME,
     SECOND,
     epochs,
+    have_lead,
     ledger,
     reasons,
     traffic,
@@ -134,12 +135,21 @@ def test_consuls_leader_killed_in_the_middle_of_a_failover_has_it_done_once(flee
     assert runs == [1]
 
 
+# What is there already can be read as before: who may log in, above all.
+FILL = """
+mount -t tmpfs -o size=1m,mode=0755 tmpfs "$1"
+cp -a /var/lib/orch/.ssh "$1"
+mount --bind "$1" /var/lib/orch
+umount "$1"
+"""
+
+
 @contextlib.contextmanager
 def full_disk(lab: Lab, vm: str) -> Iterator[None]:
     """Have no byte left for what orch's daemons write on the VM; they begin anew on it."""
     daemons = ["orch-controller", "orch-worker", "orch-guard"]
     lab.run(vm, ["systemctl", "stop", *daemons], timeout_s=60)
-    lab.run(vm, ["mount", "-t", "tmpfs", "-o", "size=256k,mode=0755", "tmpfs", "/var/lib/orch"], timeout_s=20)
+    lab.run(vm, ["sh", "-ec", FILL, "sh", "/mnt"], timeout_s=20)
     try:
         lab.run(vm, ["systemctl", "start", *daemons], timeout_s=60)
         lab.run(vm, ["dd", "if=/dev/zero", "of=/var/lib/orch/everything", "bs=4k"], check=False, timeout_s=20)
@@ -156,7 +166,12 @@ def test_a_leader_whose_disk_is_full_still_moves_what_fails(fleet: Lab) -> None:
     (other,) = [vm for vm in fleet.fleet.members("controllers") if vm != leader]
     with full_disk(fleet, leader):
         # Back to it: the one with the full disk is to lead.
-        fleet.run(other, ["systemctl", "restart", "orch-controller"], timeout_s=60)
-        wait_until(f"{leader} leads", lambda: leader_of(fleet) == leader, 60, 0.3)
+        have_lead(fleet, leader)
+        settle(fleet)
+        before, at = epochs(fleet), time.time()
         fleet.fault("kill", HOME["backend"], "backend")
         wait_served_by(fleet, "backend", SECOND["backend"])
+        assert epochs(fleet)["backend"] == before["backend"] + 1, reasons(fleet, at)
+    commands = kv_below(kv_of(fleet, HOME["database"]), "orch/commands/").values()
+    runs = [(one["worker"], one["attempt"]) for one in commands if one["created"] >= at and one["play"] == "activate"]
+    assert runs[:1] == [(other, 1)], "the worker that has no room for a play left it to the one that has"

@@ -28,6 +28,7 @@ from tests.lab.fleet import (
     MOVED_WITHIN_S,
     SECOND,
     epochs,
+    history,
     publish,
     reasons,
     traffic,
@@ -35,9 +36,12 @@ from tests.lab.fleet import (
     wait_client,
     wait_served_by,
 )
+from tests.lab.notices import Desk, paged, people_are_told, said_by_controllers
 
 LEADER = "the leader's VM"
 RUNS_AGAIN_WITHIN_S = 60.0
+# The pause before the fifth try and any later one is a minute.
+TOLD_WITHIN_S = 90.0
 
 
 def main_pid(lab: Lab, vm: str, unit: str) -> str:
@@ -98,13 +102,39 @@ def final_request(lab: Lab, fault_at: float) -> dict[str, Any]:
     return request
 
 
-def test_the_leader_killed_in_the_middle_of_a_failover_is_replaced_and_the_failover_ends_well(fleet: Lab) -> None:
-    strike = leader_killed_after_deciding(fleet)
-    fault = fleet.fault("kill", HOME["backend"], "backend")
-    killed = strike(fault.at)["killed"]
-    wait_served_by(fleet, "backend", SECOND["backend"])
-    wait_until("the other controller leads", lambda: leader_of(fleet) != killed, RUNS_AGAIN_WITHIN_S)
-    assert final_request(fleet, fault.at)["state"] == "succeeded"
+def test_the_leader_killed_in_the_middle_of_a_failover_is_replaced_and_people_are_told_once_they_can_be(
+    fleet: Lab, tmp_path: Path
+) -> None:
+    with Desk(fleet, tmp_path / "mute.jsonl", mute=True) as mute, people_are_told(fleet):
+        strike = leader_killed_after_deciding(fleet)
+        fault = fleet.fault("kill", HOME["backend"], "backend")
+        killed = strike(fault.at)["killed"]
+        wait_served_by(fleet, "backend", SECOND["backend"])
+        wait_until("the other controller leads", lambda: leader_of(fleet) != killed, RUNS_AGAIN_WITHIN_S)
+        assert final_request(fleet, fault.at)["state"] == "succeeded"
+        # All of that while nobody took what was posted, or answered to it; which held up no other sink either.
+        (moved,) = [entry for entry in history(fleet, fault.at) if entry["kind"] == "failover"]
+        wait_until("the command was told", lambda: moved["reason"] in paged(fleet), TOLD_WITHIN_S)
+        wait_until("the mute one has it", lambda: mute.received() != [], TOLD_WITHIN_S)
+        wait_until(
+            "the webhook was tried",
+            lambda: "desk could not be told (try 1)" in said_by_controllers(fleet, fault.at),
+            TOLD_WITHIN_S,
+        )
+        with Desk(fleet, tmp_path / "desk.jsonl") as desk:
+            wait_until(
+                "the webhook was told that it is done",
+                lambda: "succeeded" in [notice["kind"] for notice in desk.received()],
+                TOLD_WITHIN_S,
+            )
+            first, *_ = desk.received()
+            assert {name: first[name] for name in ("id", "kind", "service", "vm", "reason")} == {
+                "id": moved["id"],
+                "kind": "failover",
+                "service": "backend",
+                "vm": SECOND["backend"],
+                "reason": moved["reason"],
+            }
 
 
 def test_a_worker_killed_in_the_middle_of_a_play_is_replaced_and_the_play_runs_once_at_a_time(fleet: Lab) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -94,11 +96,17 @@ def test_an_isolated_primary_acknowledges_nothing_after_the_promotion_and_what_o
     assert_saved(fleet, [one.key for one in old.tries() if one.ended > fault.at and not one.is_acknowledged])
 
 
-def sync_record(lab: Lab) -> dict[str, float]:
+def record_of(lab: Lab) -> dict[str, Any]:
+    """Return the record of the whole copies."""
+    found: dict[str, Any] = kv_of(lab, witness_of(lab))["orch/services/database/sync"]
+    return found
+
+
+def sync_record(lab: Lab) -> dict[str, Any]:
     """Return the record of the whole copies; the one of a promotion is written before its first write is taken."""
-    record = kv_of(lab, witness_of(lab))["orch/services/database/sync"]
+    record = record_of(lab)
     assert record["primary"] == STANDBY, record
-    return dict(record)
+    return record
 
 
 def assert_saved(lab: Lab, keys: list[str]) -> None:
@@ -256,6 +264,7 @@ def test_on_an_operator_s_word_a_copy_that_lacks_writes_takes_over_and_only_thos
         wait_whole(fleet, PRIMARY)
         alone_since = time.time()
         wait_until("the primary goes on alone", lambda: writer.acknowledged_since(alone_since) >= 20, 30)
+        wait_until("it says how far it is", lambda: record_of(fleet).get("reported") is not None, 30)
         fleet.fault("poweroff", PRIMARY)
         fleet.mend(STANDBY)
     wait_until(
@@ -267,6 +276,10 @@ def test_on_an_operator_s_word_a_copy_that_lacks_writes_takes_over_and_only_thos
     assert refused.returncode == 3
     told = orch(fleet, "failover", "database", "--to", STANDBY, "--accept-data-loss", "--wait")
     assert "may lack what was acknowledged since" in told.stdout
+    assert f"transactions by the last report of {PRIMARY}" in told.stdout
+    counted = re.search(r"lacks at least (\d+) transactions", told.stdout)
+    assert counted is not None
+    assert int(counted[1]) > 0
     wait_served_by(fleet, "database", STANDBY)
     found = losses(writer.tries(), rows_on(fleet, STANDBY, writer.prefix))
     began = {one.key: one.began for one in writer.tries()}

@@ -1,4 +1,5 @@
-"""Two VMs lost at once: no quorum, so nothing moves; clients go on being served; all is well after mending."""
+"""Two VMs lost at once: no quorum, so nothing moves; clients go on being served; all is well after mending. All four at
+once: everything comes back by itself, and nothing that was acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.machines.lab import Lab
+from deploy.trials.books import left_unindexed, unlike_each_other, unlike_the_ledger
 from deploy.trials.outage import outage_from
 from deploy.trials.status import settle, wait_until
 from deploy.trials.trial import FRONT_DOOR
@@ -16,6 +18,7 @@ from tests.lab.fleet import (
     UNIT,
     epochs,
     has_address,
+    ledger,
     orch,
     reasons,
     role_of,
@@ -24,6 +27,7 @@ from tests.lab.fleet import (
     unit_state,
     wait_client,
     wait_served_by,
+    wait_written,
 )
 
 WITHOUT_QUORUM_S = 10.0
@@ -88,3 +92,17 @@ def test_what_fails_without_quorum_is_moved_when_there_is_one_again_and_not_befo
     for vm in CUT:
         fleet.mend(vm)
     wait_served_by(fleet, "backend", SECOND["backend"])
+
+
+def test_all_vms_were_off_at_once_and_come_back_by_themselves_with_every_write(fleet: Lab, tmp_path: Path) -> None:
+    vms = [vm.name for vm in fleet.fleet.vms]
+    with ledger(fleet, tmp_path, confirmed=True) as writers:
+        for vm in vms:
+            fleet.fault("poweroff", vm)
+        fleet.mend()
+        settle(fleet)
+        wait_written(writers, time.time())
+    assert unlike_the_ledger(fleet, writers) == []
+    assert left_unindexed(fleet, writers) == []
+    assert unlike_each_other(fleet, (HOME["database"], SECOND["database"]), writers) == []
+    assert {name: service(fleet, name)["active"] for name in HOME} == HOME

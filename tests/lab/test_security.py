@@ -15,7 +15,8 @@ import pytest
 
 from deploy.machines.lab import Lab
 from deploy.machines.places import CHECKOUT, LabError
-from tests.lab.fleet import HOME, SECOND, VIP
+from deploy.trials.status import wait_until
+from tests.lab.fleet import HOME, SECOND, VIP, unit_state
 
 ADDRESS = {
     "frontend-server": "10.0.8.49",
@@ -183,6 +184,17 @@ def as_account(lab: Lab, vm: str, account: str, *words: str) -> tuple[int, str]:
     who = [f"--reuid={account}", f"--regid={account}", "--init-groups"]
     done = lab.run(vm, ["setpriv", *who, *words], check=False, timeout_s=60)
     return done.returncode, done.stdout + done.stderr
+
+
+def test_rules_that_could_not_be_loaded_at_first_are_loaded_by_themselves(quick_lab: Lab) -> None:
+    vm, rules, unit = "backend-server", "/etc/orch/firewall.nft", "orch-firewall"
+    quick_lab.run(vm, ["mv", rules, f"{rules}.away"])
+    try:
+        started = quick_lab.run(vm, ["systemctl", "restart", unit], check=False, timeout_s=20)
+        assert started.returncode != 0
+    finally:
+        quick_lab.run(vm, ["mv", f"{rules}.away", rules])
+    wait_until("the rules are loaded", lambda: unit_state(quick_lab, vm, unit) == "active", 20)
 
 
 def test_a_worker_s_key_opens_the_account_orch_from_a_worker_s_address_and_for_commands_only(quick_lab: Lab) -> None:

@@ -78,6 +78,11 @@ class Asked:
         """See `Server.close_writes`."""
         yield from self._tell(self._database.close_writes, within_s)
 
+    def close_by_lease(self, lease: Lease) -> Steps:
+        """See `Attending.close_writes`."""
+        yield self._engine.between(*STATEMENT_S)
+        lease.close(self.at_once)  # type: ignore[arg-type]
+
     def open_writes(self, lease: Lease, session: str) -> Steps:
         """See `Attending.open_writes`: the lease has the last look."""
         yield from self._tell(lambda: lease.open_writes(self.at_once, session))  # type: ignore[arg-type]
@@ -257,6 +262,10 @@ class Attendant:
     def open_writes(self, server: Server, session: str) -> None:
         """See `Attending.open_writes`."""
         server.open_writes(self.lease, session)  # type: ignore[call-arg]
+
+    def close_writes(self, server: Server) -> None:
+        """See `Attending.close_writes`."""
+        server.close_by_lease(self.lease)  # type: ignore[attr-defined]
 
     def disarm(self) -> None:
         """See `Attending.disarm`."""

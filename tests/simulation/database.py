@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.node.replication.facts import Replica, ServerFacts, no_answer
+from orchestrator.node.replication.server import NotInTime
 from tests.simulation.engine import Call, Process
 from tests.simulation.machines import Unit, Vm
 
@@ -226,8 +227,9 @@ class Database(Process):
             self._release(lambda commit: True)
 
     def close_writes(self) -> None:
-        """Take no write any more; what waits is ended without an answer and stays in the log."""
-        self.waiting = []
+        """Take no write any more. What waits for a copy goes on waiting, and keeps the server from it."""
+        if self.waiting:
+            raise NotInTime("a commit waits for the standby")
         if not self.read_only:
             self.read_only, self.closed_at = True, self.engine.now
             self.world.note(f"{self.name}: writes are closed")

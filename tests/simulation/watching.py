@@ -95,6 +95,18 @@ class Watching:
             )
         return self._snapshot
 
+    def learn(self, name: str, index: int, found: tuple[object, ...], *, swift: bool = False) -> bool:
+        """Take what was read directly; see `Observed.learn`."""
+        if self._data.get(name) == found:
+            return False
+        self._data[name], self._index[name] = found, index
+        self._version, self._changed_at, self._snapshot = self._version + 1, self._daemon.engine.now, None
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """See `Observed.snapshot`."""
+        return self.wait()
+
     def index_of(self, name: str) -> int:
         """Return the index of what the source showed last."""
         return self._index.get(name, 0)

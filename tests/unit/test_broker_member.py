@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "broker-member"
-ME, OTHER = "rabbit@messaging-server", "rabbit@frontend-server"
+ME, OTHER, LOST = "rabbit@messaging-server", "rabbit@frontend-server", "rabbit@database-server"
 
 # Answers from a file per node and command; notes what was asked.
 RABBITMQCTL = """\
@@ -21,7 +21,9 @@ node=me
 echo "$@" >>"{here}/asked"
 asked=$1
 case $1$2 in
+eval*disconnect_node*) asked=lost ;;
 eval*multicall*) asked=queues ;;
+eval*partitions*) asked=partitioned ;;
 eval*transfer_leadership*) asked=leaders ;;
 eval*) asked=alone ;;
 esac
@@ -39,6 +41,7 @@ class Broker:
         (here / "bin" / "rabbitmqctl").chmod(0o755)
         (here / "bin" / "rabbitmq-queues").symlink_to("rabbitmqctl")
         self.finds("me", "list_vhosts", [{"name": "orch"}])
+        self.finds("me", "partitioned", {"value": []})
 
     def finds(self, node: str, command: str, answer: object) -> None:
         (self.here / f"{node}.{command}").write_text(json.dumps(answer))
@@ -166,7 +169,29 @@ def test_a_leader_that_cannot_come_is_told_and_no_failure(broker: Broker, answer
     assert "every queue can confirm; the queues' leaders stay where they are (" in done.stdout
 
 
-LOST = "rabbit@database-server"
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ({"value": "let_go"}, f"; {OTHER} gave no answer and is let go"),
+        ({"value": "answers"}, ""),
+        ({"value": "away"}, ""),
+        (None, f"; whether {OTHER} answers could not be found out ("),
+    ],
+    ids=["silent", "well", "away", "nobody knows"],
+)
+def test_what_was_failed_over_from_is_asked_first_and_changes_nothing_else(
+    broker: Broker, answer: object, said: str
+) -> None:
+    broker.has_members("me", ME, OTHER, LOST)
+    broker.has_queue([ME, OTHER, LOST], [ME, LOST], ME)
+    if answer is not None:
+        broker.finds("me", "lost", answer)
+    done = broker.run("--failed", "frontend-server")
+    assert done.returncode == 0
+    told = done.stdout.removeprefix("the broker is a member of the cluster; every queue can confirm")
+    assert (told.startswith(said), told == "\n") == (True, said == "")
+    assert (broker.here / "asked").read_text().startswith("eval")
+    assert broker.changes == []
 
 
 def replaces_lost(broker: Broker, *more: str, alone: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
@@ -218,6 +243,15 @@ def test_nobody_leaves_who_alone_has_something_durable(broker: Broker) -> None:
     done = replaces_lost(broker, "--instead-of", alone=("queue 'old' in vhost 'orch'",))
     assert (done.returncode, broker.changes) == (1, [])
     assert f"{LOST} stays a member: queue 'old' in vhost 'orch' is nowhere else" in done.stderr
+
+
+def test_nobody_leaves_a_cluster_that_is_partitioned(broker: Broker) -> None:
+    broker.has_members("me", ME, OTHER, LOST, away=(LOST,))
+    broker.has_queue([ME, OTHER], [ME, OTHER], OTHER)
+    broker.finds("me", "partitioned", {"value": [OTHER]})
+    done = replaces_lost(broker, "--instead-of")
+    assert (done.returncode, broker.changes) == (1, [])
+    assert f"the cluster is partitioned (says {OTHER}) until the one that is apart begins anew" in done.stderr
 
 
 def test_nobody_leaves_who_could_not_be_taken_out_of_a_queue(broker: Broker) -> None:

@@ -13,15 +13,19 @@ import pytest
 
 from orchestrator.controller import AFTER_UNKNOWN_S, OWN_WRITES_SEEN_WITHIN_S, Controller, Heed, Loop
 from orchestrator.domain import keys
+from orchestrator.domain.decision import Decision, Memory, Outcome, Unchanged
+from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Assignment, Command, Told
 from orchestrator.domain.sinks import SinkPolicy
+from orchestrator.domain.view import Reach, View
 from orchestrator.notify.notice import Notice
 from orchestrator.notify.notifier import Notifier
 from orchestrator.observe.quorum import LONG_LOSS_S
-from orchestrator.observe.watch import CHECKS, Snapshot
+from orchestrator.observe.watch import CHECKS, Observed, Snapshot
 from orchestrator.recorder import Inputs
-from orchestrator.store.election import Election
-from orchestrator.store.port import AgentService, KvPair, Refused, Unknown
+from orchestrator.store.election import ALIVE_CHECK, Election
+from orchestrator.store.port import AgentService, Check, KvPair, Refused, Unknown
+from orchestrator.store.sessions import controller_session
 from orchestrator.store.shown_role import LOOK_EVERY_S
 from tests.fakes.fake_consul import PASSING, FakeConsul, FakePort
 from tests.simulation.world import policy_document
@@ -128,6 +132,44 @@ def test_after_a_lost_or_unanswered_transaction_it_looks_again_soon(stage: Stage
     assert (cycle.applied, cycle.wake_at) == ((), NOW + AFTER_UNKNOWN_S)
 
 
+class Decided:
+    """A `decide` that has the same to say each time: what is overtaken for ever, and an entry that is said once."""
+
+    OVERTAKEN = Decision("refused", "backend", "Never.", (Unchanged(keys.CONFIG, 4711),))
+    SAID = Decision("grace", "frontend", "It has recovered.")
+
+    def __init__(self) -> None:
+        self.remembered: list[frozenset[str]] = []
+
+    def __call__(self, view: View, memory: Memory, policy: Policy, now: float) -> Outcome:
+        self.remembered.append(memory.announced)
+        said = Memory(announced=frozenset({"grace:frontend:home:1.000"}))
+        return Outcome((self.OVERTAKEN, self.SAID), (), said, "The same again.")
+
+
+def test_what_was_said_is_remembered_although_another_decision_is_overtaken_for_ever(stage: Stage) -> None:
+    decided = Decided()
+    controller = Controller(stage.port, stage.published.append, lambda inputs, outcome: None, decided)
+    session = stage.lead()
+    for _ in range(2):
+        assert controller.cycle(stage.snapshot(), session, NOW, NOW).applied == (Decided.SAID,)
+    assert decided.remembered == [frozenset(), frozenset({"grace:frontend:home:1.000"})]
+
+
+def test_what_consul_refuses_keeps_no_other_decision_from_being_written(stage: Stage) -> None:
+    session, asked = stage.lead(), []
+
+    def refuse_the_first(node: str, operation: str, when: str) -> None:
+        asked.append(when)
+        if len(asked) == 1:
+            raise Refused("Value for key is too large")
+
+    stage.consul.on_write = refuse_the_first
+    cycle = stage.controller.cycle(stage.snapshot(), session, NOW, NOW)
+    assert [(made.code, made.service) for made in cycle.applied] == [("initial", "frontend")]
+    assert cycle.wake_at == NOW + AFTER_UNKNOWN_S
+
+
 def test_an_invalid_policy_leaves_the_last_good_one_in_force(stage: Stage) -> None:
     good = stage.controller.learn_policy(stage.snapshot())
     stage.port.kv_put(keys.CONFIG, b"{}")
@@ -146,7 +188,7 @@ def _loop(
     wait = observed or (lambda after, timeout_s: stage.snapshot())
     return Loop(
         stage.port,
-        SimpleNamespace(wait=wait),  # type: ignore[arg-type]
+        SimpleNamespace(wait=wait, learn=lambda *given, **how: True, snapshot=lambda: wait(0, 0.0)),  # type: ignore[arg-type]
         Election(stage.port, VM),
         Controller(
             stage.port,
@@ -170,6 +212,28 @@ def test_a_leader_that_was_restarted_before_any_check_noticed_leads_again(stage:
     assert stage.assignment().epoch == 1
 
 
+def test_an_old_session_of_its_own_vm_that_shows_up_late_with_the_lead_is_ended(stage: Stage) -> None:
+    """As after a loss of power: when the controller began, no server knew of it, so it made a session beside it."""
+    old_session = stage.lead()
+    lock = stage.consul.peek(keys.LEADER)
+    assert lock is not None
+    stage.port.session_destroy(old_session)
+    loop = _loop(stage)
+    loop.round()
+    own = stage.consul.peek(keys.LEADER)
+    assert own is not None
+    assert own.session is not None
+    stage.port.lock_release(keys.LEADER, lock.value, own.session)
+    late = stage.port.session_create(controller_session(VM), (ALIVE_CHECK,))
+    assert stage.port.lock_acquire(keys.LEADER, lock.value, late)
+    for _ in range(3):
+        loop.round()
+    assert not stage.consul.session_exists(late)
+    lock = stage.consul.peek(keys.LEADER)
+    assert lock is not None
+    assert lock.session == own.session
+
+
 def test_gossip_is_doubted_after_the_loop_was_long_without_consul(stage: Stage) -> None:
     clock = {"now": NOW}
     shown = {"known": False}
@@ -185,6 +249,52 @@ def test_gossip_is_doubted_after_the_loop_was_long_without_consul(stage: Stage) 
     shown["known"] = True
     loop.round()
     assert recorded[-1].view().quorum_since == clock["now"]
+
+
+def behind(stage: Stage, sources: list[str]) -> Observed:
+    """Return what the watchers know whose last look was before all VMs had come back: each guard's was lost."""
+    observed = Observed(sources)
+    snapshot = stage.snapshot()
+    for name in sources:
+        found = snapshot.data[name]
+        if name == CHECKS:
+            found = tuple(
+                replace(check, status="critical")
+                if isinstance(check, Check) and check.check_id == "serfHealth"
+                else check
+                for check in found
+            )
+        observed.learn(name, 1, found)
+    return observed
+
+
+def test_what_a_new_leader_decides_first_it_decides_on_checks_no_older_than_its_lead(stage: Stage) -> None:
+    recorded: list[Inputs] = []
+    loop = _loop(stage, recorded=recorded)
+    loop._observed = behind(stage, [*WATCHED, CHECKS])
+    loop.round()
+    assert {vm.name: vm.reach for vm in recorded[0].view().vms.values()} == dict.fromkeys(
+        stage.document["vms"], Reach.UP
+    )
+
+
+def test_a_new_leader_decides_nothing_before_it_has_read_the_checks(stage: Stage) -> None:
+    recorded: list[Inputs] = []
+    loop = _loop(stage, recorded=recorded)
+    loop._observed = behind(stage, [*WATCHED, CHECKS])
+    read, calls = stage.port.checks, []
+
+    def checks(**how: object) -> tuple[int, tuple[Check, ...]]:
+        calls.append(how)
+        if len(calls) == 1:
+            raise Unknown("no answer")
+        return read()
+
+    stage.port.checks = checks  # type: ignore[method-assign,assignment]
+    loop.round()
+    assert (recorded, loop.patience_s) == ([], pytest.approx(AFTER_UNKNOWN_S))
+    loop.round()
+    assert len(recorded) == 1
 
 
 def test_a_follower_leaves_the_lock_to_another_leader(stage: Stage) -> None:

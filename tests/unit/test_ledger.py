@@ -18,7 +18,9 @@ from deploy.trials.ledger import (
     differences,
     losses,
     note_of,
+    out_of_turn,
     rows_of,
+    two_at_once,
     unindexed,
     vanished,
     write_outage,
@@ -176,3 +178,26 @@ def test_notes_are_read_as_they_were_written_and_a_line_that_is_cut_off_is_left_
 
 def test_rows_are_read_from_what_the_databases_own_client_prints() -> None:
     assert rows_of("k1\t7\t1\nk2\t8\t0\n") == [row(), row("k2", 8, False)]
+
+
+def test_a_write_that_the_former_primary_acknowledges_after_the_promotion_is_told() -> None:
+    tries = [tried("before", 9.0, by="a"), tried("late", 11.0, by="a"), tried("new", 11.0, by="b")]
+    (told,) = two_at_once(tries, "a", "b", 10.0)
+    assert told == "1 writes were acknowledged by a too, after another VM had taken over: late"
+    assert two_at_once(tries[::2], "a", "b", 10.0) == []
+    assert two_at_once([tries[0], tries[1]], "a", "a", 10.0) == [], "nobody was promoted"
+
+
+def test_two_that_acknowledge_in_turn_are_told_when_one_does_in_the_others_turn() -> None:
+    turns = ("home", "other", "home")
+    there, away, back = (tried(str(at), at, by=by) for at, by in ((1.0, "home"), (2.0, "other"), (3.0, "home")))
+    late, unanswered = tried("late", 2.5, by="home"), tried("unanswered", 2.5, by="home", status=0)
+    again = tried("again", 2.7, by="other")
+    assert out_of_turn([back, away, there], turns) == []
+    assert out_of_turn([there, back], turns) == [], "nobody wrote while the other had it"
+    assert out_of_turn([there, away, unanswered, again, back], turns) == []
+    (told,) = out_of_turn([there, away, late, again, back], turns)
+    assert told == (
+        "writes were acknowledged by home, then other, then home, then other, then home,"
+        " where it was the turn of home, then other, then home"
+    )

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import getpass
 import grp
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-MODULE = Path(__file__).resolve().parents[2] / "ansible" / "library" / "orch_files.py"
+from tests.library import answer_of, module
 
 
 def written(path: Path, content: str, *check: str) -> dict[str, Any]:
     """Have the module write one file; returns its answer."""
     mine = {"owner": getpass.getuser(), "group": grp.getgrgid(os.getgid()).gr_name}
     files = [{"path": str(path), "content": content, "label": "rules", "check": list(check), **mine}]
-    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {"files": files}})
-    done = subprocess.run([sys.executable, str(MODULE)], input=arguments, capture_output=True, text=True, timeout=30)
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    return answer_of("orch_files", files=files)
 
 
 def test_a_file_that_its_program_refuses_stays_as_it_was_and_the_program_is_quoted(tmp_path: Path) -> None:
@@ -45,3 +39,16 @@ def test_what_has_not_changed_is_not_judged_again(tmp_path: Path, content: str) 
     path.write_text(content)
     path.chmod(0o644)
     assert written(path, content, "false")["changed"] is False
+
+
+def test_what_stands_where_the_new_file_comes_is_not_followed(tmp_path: Path) -> None:
+    """The folder may be an account's own, and root writes there."""
+    path, elsewhere = tmp_path / "cookie", tmp_path / "elsewhere"
+    elsewhere.write_text("mine\n")
+    cookie = module("orch_erlang_cookie")
+    for replace in (lambda: written(path, "new\n"), lambda: cookie.write(str(path), "newer\n", getpass.getuser())):
+        Path(f"{path}.orch-new").symlink_to(elsewhere)
+        replace()
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("newer\n", 0o400)
+    assert elsewhere.read_text() == "mine\n"
+    assert sorted(tmp_path.iterdir()) == [path, elsewhere]

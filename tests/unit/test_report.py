@@ -8,6 +8,7 @@ from deploy.trials.planned import Counted
 from deploy.trials.report import (
     Asked,
     Row,
+    all_back_row,
     decide_rows,
     first_task_row,
     idle_rows,
@@ -85,6 +86,14 @@ def test_the_median_pause_of_a_planned_move_is_held_against_what_is_asked() -> N
     pauses = [Counted("switchover", 0, 1000, 0.1, pause_s=pause_s) for pause_s in (0.4, 0.9, 3.0)]
     assert (pause_row("switchover", 1.0, pauses).median, pause_row("switchover", 1.0, pauses).verdict) == (0.9, True)
     assert pause_row("switchover", 0.5, pauses).verdict is False
+
+
+def test_of_a_vm_that_is_off_the_time_until_every_service_is_back_is_a_number_of_its_own() -> None:
+    off = [
+        Result("off", Outage(1.0, 0, 1, 1.0), all_back=Outage(seconds, 0, 1, seconds)) for seconds in (2.0, 9.0, 30.0)
+    ]
+    row = all_back_row("off", Asked(8.0), [*off, Result("off", Outage(1.0, 0, 1, 1.0))])
+    assert (row.name, row.median, row.verdict) == ("off: all services back", 9.0, False)
 
 
 def test_the_slowest_return_is_held_against_three_minutes_less_the_grace_that_the_bench_does_not_wait() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 import struct
+import threading
 
 import pytest
 
-from deploy.trials.traffic import ask
+from deploy.trials.traffic import ask, notes_in
 
 WHOLE = b"HTTP/1.1 200 OK\r\nX-Served-By: vm\r\nContent-Length: 5\r\n\r\nhello"
 
@@ -41,3 +43,26 @@ def test_a_whole_answer_counts_however_the_connection_ends(reset: bool) -> None:
 def test_half_an_answer_does_not(answer: bytes, reset: bool) -> None:
     with pytest.raises((EOFError, OSError)):
         asyncio.run(_answer_with(answer, reset=reset))
+
+
+class BusyDisk(io.StringIO):
+    """Takes nothing before it is free."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_free = threading.Event()
+
+    def write(self, text: str) -> int:
+        """Wait, then take it."""
+        assert self.is_free.wait(10)
+        return super().write(text)
+
+
+def test_a_disk_that_is_busy_holds_up_nobody_and_gets_every_note() -> None:
+    disk = BusyDisk()
+    with notes_in(disk) as note:
+        for number in range(3):
+            note({"at": number})
+        assert disk.getvalue() == ""
+        disk.is_free.set()
+    assert disk.getvalue() == '{"at": 0}\n{"at": 1}\n{"at": 2}\n'

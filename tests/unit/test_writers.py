@@ -10,6 +10,7 @@ from typing import Any
 
 from deploy.trials import writers as writing
 from deploy.trials.ledger import Reading, Try, note_of
+from deploy.trials.traffic import notes_in
 from deploy.trials.writers import Writers
 
 Answer = tuple[int, dict[str, Any]]
@@ -36,7 +37,8 @@ def notes_against(answers: Callable[[str, str, dict[str, str]], Answer | None], 
         server, out = await asyncio.start_server(serve, "127.0.0.1", 0), io.StringIO()
         async with server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/api/listings"
-            await Writers(url, "p-", out, try_s=2.0).write(asyncio.Event())
+            with notes_in(out) as note:
+                await Writers(url, "p-", note, try_s=2.0).write(asyncio.Event())
         return out.getvalue()
 
     return [note_of(line) for line in asyncio.run(once()).splitlines()]

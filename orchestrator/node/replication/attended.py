@@ -85,6 +85,10 @@ class Attended:
         """See `Attending.open_writes`."""
         self._lease.open_writes(server, session)
 
+    def close_writes(self, server: Server) -> None:
+        """See `Attending.close_writes`."""
+        self._lease.close(server)
+
     def disarm(self) -> None:
         """See `Attending.disarm`."""
         self._lease.disarm()

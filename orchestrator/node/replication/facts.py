@@ -117,31 +117,3 @@ class ServerFacts:
 def no_answer(at: float, problem: str) -> ServerFacts:
     """Return the facts of a server that could not be asked."""
     return ServerFacts(at=at, answers=False, problem=problem)
-
-
-def holds(position: str, wanted: str) -> bool:
-    """Say whether a copy at `position` has all that is in `wanted`. Both are GTID positions ("0-1-7,1-2-9").
-
-    By sequence number per domain: true only where the copy has not diverged, which gtid_strict_mode sees to.
-    Raises ValueError for a text that is no GTID position.
-    """
-    here = sequence_by_domain(position)
-    return all(here.get(domain, 0) >= sequence for domain, sequence in sequence_by_domain(wanted).items())
-
-
-def behind_by(position: str, wanted: str) -> int:
-    """Return how many transactions of `wanted` a copy at `position` has not; raises ValueError as `holds` does."""
-    here = sequence_by_domain(position)
-    return sum(max(0, sequence - here.get(domain, 0)) for domain, sequence in sequence_by_domain(wanted).items())
-
-
-def sequence_by_domain(position: str) -> dict[int, int]:
-    """Read a GTID position; raises ValueError."""
-    found: dict[int, int] = {}
-    for gtid in filter(None, (part.strip() for part in position.split(","))):
-        try:
-            domain, _, sequence = (int(number) for number in gtid.split("-"))
-        except ValueError:
-            raise ValueError(f"{position!r} is no GTID position") from None
-        found[domain] = max(sequence, found.get(domain, 0))
-    return found

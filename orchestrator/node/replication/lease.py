@@ -203,8 +203,10 @@ class Lease:
         reason = self._reason_to_close(armed)
         if not reason:
             return max(0.0, armed.confirmed_at + self._lease_s - self._clock())
-        done = self._close(server)
-        if done is None:
+        try:
+            done = self.close(server)
+        except NotInTime as problem:
+            log.error("%s", problem, extra={"service": self._service})
             return _TRY_AGAIN_S
         with self._changed:
             if self._armed is not None and self._armed.session == armed.session:
@@ -220,8 +222,11 @@ class Lease:
             return f"the role lock was not confirmed for {now - armed.confirmed_at:.1f} s"
         return ""
 
-    def _close(self, server: Server) -> str | None:
-        """Return what was done to take no write any more; None when nothing worked."""
+    def close(self, server: Server) -> str:
+        """Take no write any more, at the cost of the server's processes; returns what was done.
+
+        Raises `NotInTime` when nothing worked: to be tried again.
+        """
         # An opening that hangs is not waited for: then the server hangs, and its processes are killed.
         in_hand = self._opening.acquire(timeout=CLOSE_WITHIN_S)
         try:
@@ -240,12 +245,7 @@ class Lease:
         try:
             self._kill_processes()
         except SystemdAway as problem:
-            log.error(
-                "the database server of %s can neither be closed (%s) nor killed (%s)",
-                self._service,
-                why,
-                problem,
-                extra={"service": self._service},
-            )
-            return None
+            raise NotInTime(
+                f"the database server of {self._service} can neither be closed ({why}) nor killed ({problem})"
+            ) from None
         return f"the database server did not close in time ({why}), and its processes were killed"

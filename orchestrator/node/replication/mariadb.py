@@ -27,14 +27,17 @@ import pymysql
 from pymysql.constants import CR
 from pymysql.cursors import DictCursor
 
-from orchestrator.node.replication.facts import Replica, ServerFacts, behind_by, holds
+from orchestrator.domain.gtid import behind_by, holds
+from orchestrator.node.replication.facts import Replica, ServerFacts
 from orchestrator.node.replication.server import CALL_TIMEOUT_S, NotInTime, ServerAway
 from orchestrator.node.replication.sql import MARIADB, objection_to
 from orchestrator.settings import DatabaseSettings, SettingsError, read_secret
 
 _READ_TIMEOUT_S = 1.5
 """Of one reading, all its statements together; below `CALL_TIMEOUT_S`, which holds whatever else is to be done."""
-_KILL_AGAIN_S = 0.02
+_LOOK_AGAIN_SOON_S = 0.02
+_STATEMENTS_END_WITHIN_S = 0.1
+"""What has not ended by itself by then is ended."""
 _LOOK_AGAIN_S = 0.2
 _RECEIVED_AGAIN_S = 0.05
 _LEAST_S = 0.02
@@ -212,7 +215,9 @@ class MariaDbServer:
         deadline = _Deadline(within_s)
         while True:
             self._set_read_only(deadline)
-            self._end_sessions(deadline)
+            # No commit goes on any more that the end of a session could acknowledge.
+            for row in self._sessions_of_clients(deadline):
+                self._end_session(row, deadline)
             # A session of ours that had died without our knowing may just have been told to take writes.
             if self._run(deadline, self._sql.variables)[0]["read_only"]:
                 return
@@ -220,8 +225,7 @@ class MariaDbServer:
                 raise NotInTime("the database server was made writable again while it was made read-only")
 
     def _set_read_only(self, deadline: _Deadline) -> None:
-        """Set read_only on a connection of its own, and end meanwhile all sessions that could hold it up."""
-        self._end_sessions(deadline)
+        """Set read_only on a connection of its own. From then on no write begins; it is set when the last has ended."""
         other = self._open(deadline)
         problem: list[Exception] = []
 
@@ -233,34 +237,57 @@ class MariaDbServer:
 
         setting = threading.Thread(target=run, name="read-only", daemon=True)
         setting.start()
+        setting.join(min(_STATEMENTS_END_WITHIN_S, deadline.left_s))
+        is_set, commit_waits = False, False
         try:
             while setting.is_alive() and not deadline.is_over:
-                setting.join(_KILL_AGAIN_S)
-                if setting.is_alive():
-                    self._end_sessions(deadline, spare=other.session)
-            if setting.is_alive() or problem:
-                with suppress(NotInTime):
-                    self._run(_Deadline(_LEAST_S * 5), self._sql.end_session, other.session)
+                commit_waits = self._hurry(deadline, other.session)
+                setting.join(_LOOK_AGAIN_SOON_S)
+            is_set = not (setting.is_alive() or problem)
+            if not is_set:
                 why = str(problem[0]) if problem else "writes are still going on"
+                why = "a commit waits for the standby, and ending it would acknowledge others" if commit_waits else why
                 raise NotInTime(f"the database server did not become read-only in time: {why}")
         finally:
+            if not is_set:
+                # It would go on waiting, let no write begin, and be carried out at any later time.
+                with suppress(NotInTime, ServerAway):
+                    self._run(_Deadline(_LEAST_S * 5), self._sql.end_session, other.session)
             other.close()
 
-    def _end_sessions(self, deadline: _Deadline, spare: int = 0) -> None:
-        """End all sessions of clients. Those of this process stay where they only wait for something to do."""
-        ours = _sessions.on(str(self._settings.socket))
-        link = self._connected(deadline)
-        rows = self._run(deadline, self._sql.sessions)
-        if any(row["STATE"] == self._sql.waits_for_room for row in rows):
+    def _hurry(self, deadline: _Deadline, setting: int) -> bool:
+        """End what is still being written, but for commits; return whether one waits for the standby.
+
+        The end of such a one acknowledges, to the clients of others, what was committed together with it (a group
+        commit). While one waits, nothing is ended at all: the next commits come after it, and who is ended would not
+        wait when its turn comes.
+        """
+        rows = self._sessions_of_clients(deadline)
+        states = {row["STATE"] for row in rows}
+        if self._sql.waits_for_room in states:
             raise NotInTime("a commit waits for room on a full disk: only the end of the server undoes it whole")
+        if self._sql.waits_for_replica in states:
+            return True
         for row in rows:
-            session = int(row["ID"])
-            idle_and_ours = session in ours and row["COMMAND"] == "Sleep"
-            if session in (link.session, spare) or idle_and_ours or row["USER"] == self._settings.replication_user:
-                continue
-            # It may have ended by itself meanwhile.
-            with suppress(NotInTime):
-                self._run(deadline, self._sql.end_session, session)
+            if row["ID"] != setting and row["STATE"] != self._sql.commits:
+                self._end_session(row, deadline)
+        return False
+
+    def _sessions_of_clients(self, deadline: _Deadline) -> list[Row]:
+        """Return all sessions but the replication's and this process's own that only wait for something to do."""
+        ours, link = _sessions.on(str(self._settings.socket)), self._connected(deadline)
+        return [
+            row
+            for row in self._run(deadline, self._sql.sessions)
+            if int(row["ID"]) != link.session
+            and row["USER"] != self._settings.replication_user
+            and not (int(row["ID"]) in ours and row["COMMAND"] == "Sleep")
+        ]
+
+    def _end_session(self, row: Row, deadline: _Deadline) -> None:
+        # It may have ended by itself meanwhile.
+        with suppress(NotInTime):
+            self._run(deadline, self._sql.end_session, int(row["ID"]))
 
     def open_writes(self) -> None:
         """See `Server.open_writes`."""

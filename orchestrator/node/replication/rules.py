@@ -8,6 +8,7 @@ does one thing at a time.
 
 from __future__ import annotations
 
+from orchestrator.domain.gtid import behind_at_least, lacking
 from orchestrator.domain.records import MoveKind, Sync
 from orchestrator.node import duties as do
 from orchestrator.node.case import Case
@@ -18,6 +19,12 @@ from orchestrator.node.situation import DOWN, UnitState
 TRY_AGAIN_S = 2.0
 """A server that did not get there is told again after this: joining a standby lets commits wait for a moment, and a
 copy that follows tries to connect by itself."""
+
+REPORT_FIRST_S, REPORT_LATER_S = 10.0, 300.0
+REPORT_SHARE = 0.1
+"""A primary that alone is whole reports its position after 10 s, and then whenever this share of the time for which it
+was alone has passed, 300 s at most: so about a tenth of what the other copy may lack is unknown, and a day costs some
+300 writes to Consul, each of which takes its place in the recorder's ring."""
 
 
 # -- what the rule about the role lock asks ---------------------------------------------------------------------------
@@ -83,7 +90,7 @@ def _without_consul(case: Case) -> Found:
     if case.now < over:
         yield Later(over)
     else:
-        yield do.CloseWrites(case.at.service, "Nobody confirms the role lock: no write is taken here any more.")
+        yield do.CloseWrites(case.at.service, "Nobody confirms the role lock: no write is taken here any more.", True)
 
 
 def _role(case: Case, facts: ServerFacts) -> Found:
@@ -92,7 +99,9 @@ def _role(case: Case, facts: ServerFacts) -> Found:
     elif facts.writable and not (case.lock_mine and case.active_here):
         where = case.at.assignment.active if case.at.assignment else "elsewhere"
         reason = f"{case.at.service} is active on {where}" if not case.active_here else "The role lock is not ours"
-        yield do.CloseWrites(case.at.service, f"{reason}: no write is taken here any more.")
+        # Who may not end a commit waits for the standby, and one that is gone would keep the role here for ever.
+        at_any_cost = not case.lock_mine or _is_lost(case)
+        yield do.CloseWrites(case.at.service, f"{reason}: no write is taken here any more.", at_any_cost)
     elif case.active_here and case.lock_free and not facts.writable:
         yield from _prepare(case, facts)
     elif not facts.writable:
@@ -160,13 +169,13 @@ def _first_record(case: Case, facts: ServerFacts) -> Found:
         return
     ready = facts.writable and lock is not None and lock.value is not None and lock.value.ready
     if assignment.kind is MoveKind.INITIAL:
-        yield _write_sync(case, (case.view.vm,), "it is founded here")
+        yield _write_sync(case, facts, (case.view.vm,), "it is founded here")
     elif ready or case.at.data.had_traffic:
-        yield _write_sync(case, (case.view.vm,), "it is its primary, and the record was gone")
+        yield _write_sync(case, facts, (case.view.vm,), "it is its primary, and the record was gone")
     elif assignment.accepts_data_loss and facts.replica is not None:
         yield do.Promote(case.at.service, f"{case.at.service} is active here: its copy is promoted.", None)
     elif assignment.accepts_data_loss:
-        yield _write_sync(case, (case.view.vm,), "there was no record, and an operator accepts what it lacks")
+        yield _write_sync(case, facts, (case.view.vm,), "there was no record, and an operator accepts what it lacks")
 
 
 def _take_over(case: Case, facts: ServerFacts, sync: Sync) -> Found:
@@ -180,7 +189,29 @@ def _take_over(case: Case, facts: ServerFacts, sync: Sync) -> Found:
         yield do.Promote(case.at.service, reason, _upto(case) if whole else None)
     else:
         why = "its copy was promoted" if whole else "its copy was promoted although it may lack acknowledged writes"
-        yield _write_sync(case, (case.view.vm,), why)
+        yield _write_sync(case, facts, (case.view.vm,), why, (None, None) if whole else _lacks(case, facts, sync))
+
+
+Lacks = tuple[int | None, float | None]
+
+
+def _lacks(case: Case, facts: ServerFacts, sync: Sync) -> Lacks:
+    """Return how many transactions the copy lacks, and by when that is known to the holder of the whole one.
+
+    A primary that gives the role lock up says where its copy ends (None: that is all). Of one that died, what it had
+    reported is known: at least so many.
+    """
+    assignment, last = case.at.assignment, position_to_reach(case)
+    if assignment is None or case.view.vm in (assignment.previous, sync.primary):
+        return None, None
+    if last is not None and assignment.previous in sync.complete:
+        number = lacking(facts.position, last)
+        if number is not None:
+            return number, None
+    if sync.reported is None or sync.reported_at is None:
+        return None, None
+    number = behind_at_least(facts.position, sync.reported)
+    return number, None if number is None else sync.reported_at
 
 
 def _serve(case: Case, facts: ServerFacts, sync: Sync) -> Found:
@@ -190,7 +221,8 @@ def _serve(case: Case, facts: ServerFacts, sync: Sync) -> Found:
         return
     others = tuple(vm for vm in sync.complete if vm != case.view.vm)
     if standby is not None and not others and facts.writable and _is_proven(case, facts, standby):
-        yield _write_sync(case, (case.view.vm, standby), f"{standby} has everything and acknowledges each commit")
+        why = f"{standby} has everything and acknowledges each commit"
+        yield _write_sync(case, facts, (case.view.vm, standby), why)
         return
     if facts.waits_for_replica != bool(others):
         why = f"{others[0]} is in sync" if others else "no standby is in sync"
@@ -206,9 +238,27 @@ def _serve(case: Case, facts: ServerFacts, sync: Sync) -> Found:
         if index:
             yield do.AcquireLock(service, f"{service} is ready for traffic.", lock.session, assignment.epoch, index)
     elif others:
-        yield from _lose_standby(case, others[0])
-    elif standby is not None and facts.replicas > 0:
-        yield do.JoinReplica(service, f"{standby} replicates: it is to acknowledge.", case.view.vm_addresses[standby])
+        yield from _lose_standby(case, facts, others[0])
+    else:
+        if standby is not None and facts.replicas > 0:
+            why = f"{standby} replicates: it is to acknowledge."
+            yield do.JoinReplica(service, why, case.view.vm_addresses[standby])
+        yield from _report(case, facts, sync)
+
+
+def _report(case: Case, facts: ServerFacts, sync: Sync) -> Found:
+    """Have the record say how far the only whole copy is, for whoever has to go on without it."""
+    if not facts.writable or facts.position in ("", sync.reported or sync.position):
+        return
+    last = sync.since if sync.reported_at is None else sync.reported_at
+    due = last + min(max(REPORT_FIRST_S, REPORT_SHARE * (last - sync.since)), REPORT_LATER_S)
+    # A clock that was set back since must not silence it.
+    if last <= case.view.wall < due:
+        yield Later(case.now + due - case.view.wall)
+        return
+    at = case.view.wall - max(0.0, case.now - facts.at)
+    why = f"The only whole copy of {case.at.service} is here, and is at {facts.position}."
+    yield _told(case, sync.with_(reported=facts.position, reported_at=at), why)
 
 
 def _is_proven(case: Case, facts: ServerFacts, standby: str) -> bool:
@@ -224,38 +274,57 @@ def _standby_of(case: Case) -> str | None:
     return known[0] if known else None
 
 
-def _lose_standby(case: Case, standby: str) -> Found:
+def _lost_at(case: Case) -> float | None:
+    """Return when the standby's silence has lasted so long that it counts as lost; None while it is not silent."""
     policy = case.at.policy.replication
-    if policy is None or case.since.silent is None:
+    return None if policy is None or case.since.silent is None else case.since.silent + policy.standby_lost_after_s
+
+
+def _is_lost(case: Case) -> bool:
+    over = _lost_at(case)
+    return over is not None and case.now >= over
+
+
+def _lose_standby(case: Case, facts: ServerFacts, standby: str) -> Found:
+    policy, over = case.at.policy.replication, _lost_at(case)
+    if policy is None or over is None:
         return
-    over = case.since.silent + policy.standby_lost_after_s
     if case.now < over:
         yield Later(over)
     else:
-        yield _write_sync(
-            case, (case.view.vm,), f"{standby} has not acknowledged for {policy.standby_lost_after_s:g} s"
-        )
+        why = f"{standby} has not acknowledged for {policy.standby_lost_after_s:g} s"
+        yield _write_sync(case, facts, (case.view.vm,), why)
 
 
-def _write_sync(case: Case, complete: tuple[str, ...], why: str) -> do.Duty:
-    assignment, lock, before = case.at.assignment, case.at.lock, case.at.data.sync
+def _write_sync(
+    case: Case, facts: ServerFacts, complete: tuple[str, ...], why: str, lacks: Lacks = (None, None)
+) -> do.Duty:
+    assignment, before = case.at.assignment, case.at.data.sync
     epoch = assignment.epoch if assignment else 0
     # A primary that is promoted again while it alone is whole: what the other copy lacks began when that one was lost.
     same = before is not None and set(before.complete) == set(complete)
-    since = before.since if before is not None and same else case.view.wall
+    since, position = (before.since, before.position) if before and same else (case.view.wall, facts.position or None)
     record = Sync(
-        service=case.at.service, primary=case.view.vm, epoch=epoch, complete=complete, since=since, reason=why
+        service=case.at.service,
+        primary=case.view.vm,
+        epoch=epoch,
+        complete=complete,
+        since=since,
+        reason=why,
+        position=position,
+        reported=before.reported if before and same else None,
+        reported_at=before.reported_at if before and same else None,
+        lacks=lacks[0],
+        lacks_by=lacks[1],
     )
-    session = lock.session if lock is not None and lock.session is not None else ""
     named = " and ".join(complete)
-    return do.WriteSync(
-        case.at.service,
-        f"The whole copies of {case.at.service} are now: {named} ({why}).",
-        record,
-        case.at.data.sync_index,
-        session,
-        case.at.assignment_index,
-    )
+    return _told(case, record, f"The whole copies of {case.at.service} are now: {named} ({why}).")
+
+
+def _told(case: Case, record: Sync, why: str) -> do.Duty:
+    lock = case.at.lock
+    session = lock.session if lock is not None and lock.session is not None else ""
+    return do.WriteSync(case.at.service, why, record, case.at.data.sync_index, session, case.at.assignment_index)
 
 
 def _standby(case: Case, facts: ServerFacts) -> Found:

@@ -33,12 +33,12 @@ class Server(Protocol):
         """Read the GTID position of the server at `address`, over the network; raises `ServerAway`."""
 
     def close_writes(self, within_s: float) -> None:
-        """Take no write any more: read-only, and every client's connection is ended.
+        """Take no write any more: read-only, then every client's connection is ended.
 
-        Commits that wait for a replica are ended without being acknowledged; whether they are in the end part of the
-        data is open, as it is for any client whose connection breaks. On return nothing is acknowledged any more,
-        and `position` does not grow but by replication. Raises `NotInTime`, after which the server may or may
-        not be read-only: call again, or stop the unit.
+        Statements that go on are ended; a commit never is, which might acknowledge what no standby has. On return
+        nothing is acknowledged any more, and `position` does not grow but by replication. Raises `NotInTime`, also
+        where a commit waits for a standby that does not answer: then the server may or may not be read-only, and what
+        was not acknowledged is not. Call again, or end the server's processes, which acknowledges nothing either.
         """
 
     def open_writes(self) -> None:

@@ -41,6 +41,10 @@ class Statements:
     """Rows (ID, USER, COMMAND, STATE) of all sessions that are not the server's own and not a replica's."""
     waits_for_room: str
     """STATE of a session whose write has found no room on the disk and is tried again until there is some."""
+    waits_for_replica: str
+    """STATE of a session whose commit waits for a replica, and with it those of others that were written together."""
+    commits: str
+    """STATE of a session whose commit is on its way to that."""
     end_session: str
     read_only_on: str
     read_only_off: str
@@ -80,6 +84,8 @@ MARIADB = Statements(
     sessions="SELECT ID, USER, COMMAND, STATE FROM information_schema.PROCESSLIST WHERE USER NOT IN ('system user',"
     " 'event_scheduler') AND COMMAND NOT IN ('Binlog Dump', 'Daemon', 'Slave_IO', 'Slave_SQL', 'Slave_worker')",
     waits_for_room="Waiting for someone to free space",
+    waits_for_replica="Waiting for semi-sync ACK from slave",
+    commits="Commit",
     end_session="KILL HARD CONNECTION %s",
     read_only_on="SET GLOBAL read_only = ON",
     read_only_off="SET GLOBAL read_only = OFF",

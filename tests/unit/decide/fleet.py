@@ -165,11 +165,10 @@ class Fleet:
         self.lock = LockView(value, f"session-{vm}", self.index)
         return self
 
-    def whole_on(self, *vms: str) -> Fleet:
+    def whole_on(self, *vms: str, **more: Any) -> Fleet:
         """Only the copies on these VMs hold every acknowledged write; the first takes the writes."""
-        record = Sync(
-            service=WEB, primary=vms[0], epoch=self.assignment.epoch, complete=vms, since=START, reason="test"
-        )
+        epoch = more.pop("epoch", self.assignment.epoch)
+        record = Sync(service=WEB, primary=vms[0], epoch=epoch, complete=vms, since=START, reason="test", **more)
         return self.put(keys.sync(WEB), record)
 
     def unlocked(self) -> Fleet:

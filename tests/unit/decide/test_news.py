@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from orchestrator.decide.news import announced_after
 from orchestrator.domain import keys
 from orchestrator.domain.records import Sync
 from tests.unit.decide.fleet import START, WEB, Fleet
@@ -61,3 +62,24 @@ def test_a_new_leader_says_again_what_is_still_so() -> None:
     assert len(news_of(fleet)) == 1
     fleet.memory = replace(fleet.memory, announced=frozenset())
     assert len(news_of(fleet)) == 1
+
+
+def test_what_was_not_written_is_said_again_and_what_was_is_not() -> None:
+    """What is overtaken, for ever perhaps, is told from what is written beside it."""
+    fleet = in_sync()
+    fleet.step()
+    before = fleet.memory.announced
+    with_whole(fleet, "home", why="second is silent")
+    outcome = fleet.step()
+    assert announced_after(before, outcome, outcome.news) == outcome.memory.announced != before
+    assert announced_after(before, outcome, ()) == before
+    said = frozenset({"stranded:api:4"})
+    both = replace(outcome, memory=replace(outcome.memory, announced=outcome.memory.announced | said))
+    assert announced_after(before, both, ()) == before | said
+
+
+def test_a_grace_that_was_not_announced_is_announced_again() -> None:
+    fleet = Fleet().serving("second").runs("home")
+    outcome = fleet.step()
+    assert announced_after(frozenset(), outcome, outcome.decisions) == outcome.memory.announced != frozenset()
+    assert announced_after(frozenset(), outcome, ()) == frozenset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from orchestrator.domain import keys
 from orchestrator.domain.decision import Unchanged
 from orchestrator.domain.policy import Policy
 from orchestrator.domain.records import Command, CommandState, MoveKind, Play, RequestKind, RequestState
-from tests.unit.decide.fleet import WEB, Fleet, policy_of
+from tests.unit.decide.fleet import START, WEB, Fleet, policy_of
 
 REPLICATED = policy_of(standby="hot", replication={"kind": "mariadb"})
 
@@ -124,8 +125,79 @@ def test_what_was_lost_on_an_operators_word_stands_in_the_outcome() -> None:
     fleet.step()
     assert fleet.request("asked").outcome == (
         "web is served by second, 0.00 s after the decision; its copy may lack what was acknowledged since "
-        "22:13:20 UTC (4 min 10 s)"
+        "22:13:20 UTC (4 min 10 s); how many transactions that is, is not known: nobody could say where home ended"
     )
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        ({"lacks": 12}, "it lacks 12 transactions of what home had"),
+        ({"lacks": 1}, "it lacks 1 transaction of what home had"),
+        ({"lacks": 0}, "it lacks no transactions of what home had"),
+        (
+            {"position": "0-1-4711"},
+            "how many transactions that is, is not known: nobody could say where home ended; its own ends at 0-1-4711",
+        ),
+        (
+            {"lacks": 12, "lacks_by": START + 60, "position": "0-1-4700"},
+            "it lacks at least 12 transactions of what home had reported by 22:14:20 UTC, what home took later nobody "
+            "could say; its own ends at 0-1-4700",
+        ),
+        (
+            {"lacks": 0, "lacks_by": START + 60},
+            "it lacks no transactions of what home had reported by 22:14:20 UTC, what home took later nobody could say",
+        ),
+        ({"lacks": 12, "epoch": 3}, "how many transactions that is, is not known"),
+    ],
+    ids=["some", "one", "none", "nobody knows", "at least some", "none of those", "the record is not this move's"],
+)
+def test_how_many_transactions_were_lost_is_told_where_it_is_known(record: dict[str, Any], told: str) -> None:
+    fleet = in_sync().whole_on("home", position="0-1-4699").dies("home")
+    fleet.asks(RequestKind.FAILOVER, accept_data_loss=True)
+    fleet.step(250.0)
+    fleet.whole_on("second", **record).locked("second")
+    fleet.step()
+    fleet.play(Play.ACTIVATE)
+    fleet.step()
+    since = "may lack what was acknowledged since 22:13:20 UTC (4 min 10 s), when home was at 0-1-4699"
+    assert (
+        fleet.request("asked").outcome
+        == f"web is served by second, 0.00 s after the decision; its copy {since}; {told}"
+    )
+
+
+REPORTED = {"position": "0-1-4699", "reported": "0-1-4711", "reported_at": START + 240}
+
+
+def test_how_much_is_behind_by_the_last_report_is_told_before_anybody_accepts_it() -> None:
+    fleet = in_sync().whole_on("home", **REPORTED).dies("home")
+    fleet.asks(RequestKind.FAILOVER, target="second")
+    refused = fleet.step(250.0)
+    assert (
+        "the copy of web on second may lack what was acknowledged since 22:13:20 UTC (4 min 10 s), 12 transactions by "
+        "the last report of home 10 s ago: only that of home is whole"
+    ) in refused.sentence
+    fleet.asks(RequestKind.FAILOVER, target="second", accept_data_loss=True)
+    fleet.step()
+    assert "when home was at 0-1-4699, 12 transactions by the last report of home 10 s ago" in str(fleet.request().loss)
+
+
+@pytest.mark.parametrize("odd", [{"reported": "x"}, {"reported_at": None}, {"position": None}, {"position": "x"}])
+def test_a_report_that_says_nothing_is_left_out(odd: dict[str, Any]) -> None:
+    fleet = in_sync().whole_on("home", **{**REPORTED, **odd}).dies("home")
+    fleet.asks(RequestKind.FAILOVER, target="second")
+    assert "(4 min 10 s): only that of home is whole" in fleet.step(250.0).sentence
+
+
+def test_a_copy_that_is_promoted_where_the_service_is_lacks_what_the_whole_copy_had() -> None:
+    fleet = not_ready("home").asks(RequestKind.FAILOVER, target="second", accept_data_loss=True)
+    fleet.step()
+    fleet.whole_on("second").locked("second")
+    fleet.step()
+    fleet.play(Play.ACTIVATE)
+    fleet.step()
+    assert "not known: nobody could say where the whole copy ended" in fleet.request().outcome
 
 
 def test_nothing_is_said_to_be_lost_where_the_copy_is_whole() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import dns.message
+import dns.rrset
 import pytest
 
+from orchestrator.doctor import network
 from orchestrator.doctor.ask import ask
 from orchestrator.doctor.facts import Question
 from orchestrator.doctor.here import read_certificates, read_secrets
-from orchestrator.doctor.network import dns_address, dns_answer, dns_question, last_words, reached_ports, ssh_command
+from orchestrator.doctor.network import dns_address, last_words, reached_ports, ssh_command
 from orchestrator.settings import AmqpSettings, LocalSettings
 from tests.unit.doctor.build import well
 
@@ -90,28 +95,72 @@ def test_ports_are_open_refused_or_silent() -> None:
     assert reached_ports({}, {}) == {}
 
 
-def test_consuls_dns_is_asked_and_understood() -> None:
-    question = dns_question("a-server.node.consul")
-    answer = question[:2] + b"\x85\x80\0\1\0\1\0\0\0\0" + question[12:]
-    answer += b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x0a\0\0\x16"
-    assert dns_answer(answer) == "10.0.0.22"
+@contextlib.contextmanager
+def dns_agent(answered: Callable[[bytes], bytes]) -> Iterator[int]:
+    """A server that answers one question; yields its port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as agent:
         agent.bind(("127.0.0.1", 0))
         agent.settimeout(10)
 
         def serve() -> None:
             asked, who = agent.recvfrom(512)
-            agent.sendto(answer if asked == question else b"", who)
+            agent.sendto(answered(asked), who)
 
         serving = threading.Thread(target=serve)
         serving.start()
-        assert dns_address("a-server", agent.getsockname()[1]) == "10.0.0.22"
+        yield agent.getsockname()[1]
         serving.join()
 
 
-@pytest.mark.parametrize("packet", [b"", b"\0" * 11, dns_question("a.node.consul"), b"\xff" * 40])
-def test_a_packet_that_answers_nothing_gives_no_address(packet: bytes) -> None:
-    assert dns_answer(packet) is None
+def records(*texts: str, asked_for: str = "a-server.node.consul.") -> Callable[[bytes], bytes]:
+    """Answer with the records, given as type and content."""
+
+    def answered(packet: bytes) -> bytes:
+        question = dns.message.from_wire(packet)
+        assert [str(one) for one in question.question] == [f"{asked_for} IN A"]
+        answer = dns.message.make_response(question)
+        for text in texts:
+            kind, content = text.split(" ")
+            answer.answer.append(dns.rrset.from_text(question.question[0].name, 0, "IN", kind, content))
+        return answer.to_wire()
+
+    return answered
+
+
+@pytest.mark.parametrize(
+    ("answered", "address"),
+    [
+        (records("A 10.0.0.22"), "10.0.0.22"),
+        (records("CNAME other.node.consul.", "A 10.0.0.22"), "10.0.0.22"),
+        (records(), None),
+        (records("AAAA ::1"), None),
+        (lambda packet: b"", None),
+        (lambda packet: b"\0" * 11, None),
+        (lambda packet: packet, None),
+        (lambda packet: packet[:2] + b"\xff" * 40, None),
+    ],
+    ids=["an address", "by another name", "no record", "another kind", "nothing", "too short", "echo", "noise"],
+)
+def test_consuls_dns_is_asked_and_an_answer_that_says_nothing_gives_no_address(
+    answered: Callable[[bytes], bytes], address: str | None
+) -> None:
+    with dns_agent(answered) as port:
+        assert dns_address("a-server", port) == address
+
+
+def test_dns_that_nobody_serves_gives_no_address_at_once_and_a_silent_one_after_the_time_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        port = silent.getsockname()[1]
+        monkeypatch.setattr(network, "DNS_TIMEOUT_S", 0.2)
+        assert dns_address("a-server", port) is None
+        assert silent.recv(512), "it was asked"
+    monkeypatch.setattr(network, "DNS_TIMEOUT_S", 60.0)
+    began = time.monotonic()
+    assert dns_address("a-server", port) is None
+    assert time.monotonic() - began < 30.0
 
 
 def test_a_certificate_says_until_when_it_is_good_and_keys_are_none(tmp_path: Path) -> None:

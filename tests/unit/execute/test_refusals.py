@@ -10,9 +10,10 @@ import pytest
 
 from orchestrator.decide.plays import wait_for
 from orchestrator.domain import keys
-from orchestrator.domain.records import FORMAT, CommandState, Installed
+from orchestrator.domain.records import FORMAT, Command, CommandState, Installed
 from orchestrator.domain.wire import message_of, parse_message
 from orchestrator.execute.releases import Found
+from orchestrator.execute.room import no_room_in
 from orchestrator.worker_steps import PLAYBOOKS_LOOKED_AT_EVERY_S
 from tests.simulation.world import policy_document
 from tests.unit.execute.build import a_command
@@ -36,6 +37,17 @@ def fleet() -> Fleet:
     has(fleet.a, OTHER)
     has(fleet.b, OTHER, WANTED)
     return fleet
+
+
+def offered_to_both(fleet: Fleet) -> Command:
+    """Have each worker look at the command until there is nothing left to do; return what became of it."""
+    fleet.a.deliver(fleet.create(COMMAND))
+    fleet.a.cycle()
+    fleet.b.cycle()
+    fleet.consul.now += 0.5
+    fleet.b.cycle()
+    fleet.b.cycle()
+    return fleet.command(COMMAND)
 
 
 def test_a_worker_without_the_playbooks_says_so_and_leaves_the_command_to_one_that_has_them(
@@ -65,16 +77,14 @@ def test_a_worker_without_the_playbooks_says_so_and_leaves_the_command_to_one_th
 
 def test_a_command_whose_playbooks_no_worker_has_ends_with_what_to_do(fleet: Fleet) -> None:
     has(fleet.b, OTHER)
-    fleet.a.deliver(fleet.create(COMMAND))
-    fleet.a.cycle()
-    fleet.b.cycle()
-    fleet.consul.now += 0.5
-    fleet.b.cycle()
-    fleet.b.cycle()
-    ended = fleet.command(COMMAND)
+    ended = offered_to_both(fleet)
     assert (ended.state, set(ended.refusals)) == (CommandState.FAILED, {A, B})
-    assert "no worker has the playbooks d1d1d1d1d1d1 that it was decided for" in ended.reason
-    assert ended.reason.endswith("see `orch playbooks status`, then run site.yml.")
+    assert ended.reason == (
+        f"Command {COMMAND.id} is given up: no worker can run it ("
+        "frontend-server: it has not the playbooks d1d1d1d1d1d1 that the command was decided for; "
+        "messaging-server: it has not the playbooks d1d1d1d1d1d1 that the command was decided for); "
+        "see `orch playbooks status`, then run site.yml."
+    )
 
 
 def test_a_worker_that_has_refused_takes_the_command_once_it_has_the_playbooks(fleet: Fleet) -> None:
@@ -85,6 +95,33 @@ def test_a_worker_that_has_refused_takes_the_command_once_it_has_the_playbooks(f
     has(fleet.a, WANTED)
     fleet.a.cycle()
     assert fleet.command(COMMAND).worker == A
+
+
+def test_a_worker_whose_disk_is_full_leaves_commands_to_another_and_takes_them_again_once_there_is_room(
+    fleet: Fleet,
+) -> None:
+    has(fleet.a, WANTED)
+    fleet.a.worker._look_for_obstacle = lambda: "the disk is full"
+    fleet.a.deliver(fleet.create(COMMAND))
+    fleet.a.cycle()
+    assert (fleet.a.plays.orders, fleet.command(COMMAND).refusals) == ([], {A: "the disk is full"})
+    fleet.a.worker._look_for_obstacle = lambda: ""
+    fleet.a.cycle()
+    assert fleet.command(COMMAND).worker == A
+
+
+def test_a_command_that_no_worker_can_run_ends_with_the_reason_of_each(fleet: Fleet) -> None:
+    has(fleet.b, OTHER)
+    fleet.a.worker._look_for_obstacle = lambda: "the disk is full"
+    ended = offered_to_both(fleet)
+    assert ended.state is CommandState.FAILED
+    assert "messaging-server: the disk is full)" in ended.reason
+
+
+def test_a_disk_without_room_for_a_play_is_told_from_one_with_room(tmp_path: Path) -> None:
+    assert no_room_in(tmp_path) == ""
+    assert no_room_in(tmp_path, needed=2**62).startswith(f"the disk of {tmp_path} is full (")
+    assert no_room_in(tmp_path / "gone") == f"{tmp_path}/gone cannot be used: No such file or directory"
 
 
 def test_a_command_that_names_no_playbooks_is_run_with_those_that_are_there(fleet: Fleet) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +10,8 @@ from typing import Any
 import pytest
 
 from orchestrator.execute.releases import Releases, digest_of
+from tests.library import answer_of
 
-MODULE = Path(__file__).resolve().parents[3] / "ansible" / "library" / "orch_release.py"
 FILES = [
     {"path": "ansible/playbooks/activate_web.yml", "content": "- hosts: all\n", "mode": "0644"},
     {"path": "ansible/library/own.py", "content": "#!/usr/bin/python\n", "mode": "0755"},
@@ -25,16 +22,7 @@ LINKS = {"ansible/playbooks/roles": "../roles"}
 
 def install(home: Path, files: list[dict[str, Any]] = FILES, *, check: bool = False) -> dict[str, Any]:
     """Run the module as Ansible does."""
-    arguments = {"home": str(home), "files": files, "links": LINKS, "_ansible_check_mode": check}
-    done = subprocess.run(
-        [sys.executable, str(MODULE)],
-        input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
-        capture_output=True,
-        text=True,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout)
-    assert done.returncode == (1 if answer.get("failed") else 0), done.stderr
-    return answer
+    return answer_of("orch_release", home=str(home), files=files, links=LINKS, _ansible_check_mode=check)
 
 
 def changed(text: str) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from orchestrator.domain.wire import message_of
 from orchestrator.execute.claim import ForbiddenTransition, stepped
 from orchestrator.metrics.worker import WorkerMetrics
 from orchestrator.store.port import KvPair, Unknown
+from orchestrator.store.sessions import worker_session
 from orchestrator.worker_steps import ALIVE_CHECK, LEASE_S, LOCK_DELAY_S, Cycle, Seen, Worker
 from tests.fakes.fake_consul import CRITICAL, PASSING, FakeConsul
 from tests.fakes.fake_plays import CONTROLLER, OPERATOR, SENDERS, FakeMailbox, FakePlays
@@ -241,6 +242,15 @@ def test_a_worker_that_lost_its_session_stops_its_play_and_writes_nothing(fleet:
     fleet.a.cycle()
     assert (fleet.a.plays.running, fleet.a.worker.session) == ({}, None)
     assert fleet.command().state is CommandState.RUNNING
+
+
+def test_an_old_session_of_the_worker_s_that_shows_up_late_is_ended(fleet: Fleet) -> None:
+    """As after a loss of power: it would hold a command's lock for ever, and nobody else may end it."""
+    late = fleet.consul.port(A).session_create(worker_session(A), (ALIVE_CHECK,))
+    own = fleet.a.worker.session
+    fleet.a.cycle()
+    fleet.b.cycle()
+    assert (fleet.consul.session_exists(late), fleet.a.worker.session) == (False, own)
 
 
 def test_a_worker_that_is_not_sure_of_consul_stops_its_play_before_another_may_begin_it(fleet: Fleet) -> None:

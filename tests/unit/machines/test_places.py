@@ -8,7 +8,7 @@ import pytest
 
 from deploy.machines.cgroups import VmCgroup
 from deploy.machines.fleet import read_fleet
-from deploy.machines.places import DEFAULT_LAB_NAME, LONGEST_LAB_NAME, LabPlaces, bare_twin
+from deploy.machines.places import DEFAULT_LAB_NAME, LONGEST_LAB_NAME, LabPlaces, bare_twin, lab_of_process
 
 LONGEST = "a-name-of-20-letters"
 NAMES = (DEFAULT_LAB_NAME, "orch-test", "fifteen-letters", "sixteen-letters-", LONGEST, "fifteen-letter-bare")
@@ -23,6 +23,14 @@ def test_the_bare_lab_beside_a_lab_is_another_one_whatever_the_name(name: str) -
 def test_two_long_names_have_two_bare_labs() -> None:
     assert len(LONGEST) == LONGEST_LAB_NAME
     assert bare_twin(LONGEST) != bare_twin(f"{LONGEST[:-1]}x")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_processes_that_share_the_tests_have_a_lab_each_and_one_alone_has_the_one_of_the_name(name: str) -> None:
+    shared = [lab_of_process(name, process) for process in ("gw0", "gw1")]
+    assert len({name, bare_twin(name), *shared, *map(bare_twin, shared)}) == 6
+    assert [LabPlaces.from_environment(one).name for one in map(bare_twin, shared)] == list(map(bare_twin, shared))
+    assert lab_of_process(name, None) == name
 
 
 def names_on_the_host(lab: str) -> set[str]:

@@ -6,7 +6,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from deploy.machines.places import CHECKOUT, bare_twin
+from deploy.machines.places import CHECKOUT, bare_twin, lab_of_process
+
+FLEETS = [lab_of_process("some-lab", process) for process in ("gw0", "gw1")]
+ALL_LABS = {*FLEETS, *map(bare_twin, FLEETS)}
 
 
 def run_tests(checkout: Path, *, check: str) -> subprocess.CompletedProcess[str]:
@@ -22,12 +25,12 @@ def run_tests(checkout: Path, *, check: str) -> subprocess.CompletedProcess[str]
     for kind in ("unit", "contract", "integration", "lab"):
         (checkout / "tests" / kind).mkdir(parents=True)
         (checkout / "tests" / kind / f"test_{kind}.py").write_text(f"def test_{kind}():\n    pass\n")
-    env = {**os.environ, "ORCH_LAB_NAME": "some-lab"}
+    env = {**os.environ, "ORCH_LAB_NAME": "some-lab", "ORCH_TEST_FLEETS": "2"}
     argv = ["bash", deploy / "run-tests"]
     return subprocess.run(argv, check=False, env=env, capture_output=True, text=True, timeout=300)
 
 
-def test_everything_is_run_and_told_of_and_both_labs_are_taken_down(tmp_path: Path) -> None:
+def test_everything_is_run_and_told_of_and_all_labs_are_taken_down(tmp_path: Path) -> None:
     done = run_tests(tmp_path, check="echo checked")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "checked" in done.stdout
@@ -39,7 +42,7 @@ def test_everything_is_run_and_told_of_and_both_labs_are_taken_down(tmp_path: Pa
         "1 passed",
     ]
     # Without root there can be no lab.
-    down = {f"{bare_twin('some-lab')} down", "some-lab down"} if os.geteuid() == 0 else set()
+    down = {f"{name} down" for name in ALL_LABS} if os.geteuid() == 0 else set()
     assert set((tmp_path / "labs").read_text().splitlines()) == {"some-lab tools", *down}
 
 
@@ -49,4 +52,4 @@ def test_what_fails_beside_the_rest_is_told_of_and_the_four_machines_are_not_beg
     assert "untidy" in done.stdout
     assert "the four machines" not in done.stdout
     if os.geteuid() == 0:
-        assert "some-lab down" in (tmp_path / "labs").read_text()
+        assert {f"{name} down" for name in ALL_LABS} <= set((tmp_path / "labs").read_text().splitlines())

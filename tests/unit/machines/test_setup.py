@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.machines.places import CHECKOUT
+from tests.rendering import value_of
 
 INVENTORY = """\
 [vms]
@@ -19,6 +24,10 @@ backend-server  ansible_user=admin ansible_host=10.0.0.5
 [controllers]
 frontend-server
 """
+TASKS = {
+    task["name"]: task
+    for task in yaml.safe_load((CHECKOUT / "ansible" / "roles" / "packages" / "tasks" / "main.yml").read_text())
+}
 ADDRESSES = """\
 2: eth0    inet 192.168.7.1/24 brd 192.168.7.255 scope global eth0
 2: eth0    inet 10.0.0.5/16 brd 10.0.255.255 scope global eth0
@@ -112,3 +121,49 @@ def test_deploying_is_for_the_whole_fleet_with_this_vm_reached_without_ssh(vm: P
     assert words[-1] == str(CHECKOUT / "ansible" / "playbooks" / "site.yml")
     here = Path(words[3])
     assert (words[:3], here.suffix, here.exists()) == (["-i", f"{vm}/hosts", "-i"], ".ini", False)
+
+
+def digest_in_the_role() -> str:
+    """Return what the role's stamp is called by, as Ansible templates it."""
+    stamp = TASKS["Install the libraries that orch needs"]["vars"]["stamp"]
+    return value_of(re.findall(r"{{(.*?)}}", stamp)[-1], "backend-server")
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+def test_a_vm_without_ansible_uses_that_of_orch_unless_other_libraries_are_to_be_installed_there(
+    vm: Path, monkeypatch: pytest.MonkeyPatch, is_complete: bool
+) -> None:
+    own = vm / "orch"
+    (own / "bin").mkdir(parents=True)
+    (vm / "bin" / "ansible-playbook").rename(own / "bin" / "ansible-playbook")
+    (vm / "bin" / "python3").symlink_to(Path(sys.executable).resolve())
+    for word in ("bash", "dirname", "awk", "cat"):
+        (vm / "bin" / word).symlink_to(Path(shutil.which(word) or word).resolve())
+    # What stands for one that was fetched from a network: it says that it is another one.
+    control = vm / "control"
+    (control / "bin").mkdir(parents=True)
+    (control / "complete").touch()
+    (control / "bin" / "ansible-playbook").write_text(f'#!/bin/sh\necho another >"{vm}/asked"\n')
+    (control / "bin" / "ansible-playbook").chmod(0o755)
+    (own / f".libraries-{digest_in_the_role() if is_complete else 'of-an-older-orch'}").touch()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("ORCH_VENV", str(own))
+    monkeypatch.setenv("ORCH_CONTROL", str(control))
+    code, said = setup(vm, "--inventory", f"{vm}/hosts")
+    assert code == 0, said
+    assert (asked(vm) == ["another"]) is not is_complete
+
+
+@pytest.mark.parametrize(
+    ("here", "is_asked"),
+    [
+        (["installed nginx", "installed curl", "installed sudo"], False),
+        (["installed nginx", "config-files curl", "installed sudo"], True),
+        (["installed nginx", "installed sudo"], True),
+        ([], True),
+    ],
+)
+def test_a_mirror_is_asked_only_where_a_package_is_missing(here: list[str], is_asked: bool) -> None:
+    given = {"packages": ["curl", "nginx", "sudo"], "packages_here": {"stdout_lines": here}}
+    when = TASKS["Install the packages of every service"]["when"]
+    assert value_of(when, "backend-server", **given) == str(is_asked)

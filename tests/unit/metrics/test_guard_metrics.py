@@ -13,7 +13,7 @@ from tests.unit.metrics.build import replicated, value
 from tests.unit.node.build import FAILED, situation, view
 
 DROP, STOP = do.DropAddress("frontend", "test"), do.StopUnit("frontend", "test", 3)
-CLOSE = do.CloseWrites("frontend", "test")
+CLOSE = do.CloseWrites("frontend", "test", True)
 
 
 def told(seen: LocalView | None) -> GuardMetrics:

@@ -11,9 +11,14 @@ OWN = keys.daemon_check_id("guard")
 
 
 class CountingPort(FakePort):
-    """Counts how often the agent was told to send what it has not sent."""
+    """Notes how often the agent was told to send what it has not sent, and with which token to compare."""
 
     synced = 0
+    default_token: str | None = None
+
+    def agent_compare(self, default_token: str) -> None:
+        super().agent_compare(default_token)
+        self.default_token = default_token
 
     def agent_sync(self, service_id: str) -> None:
         super().agent_sync(service_id)
@@ -29,7 +34,7 @@ class Fleet:
         for vm in (VM, OTHER):
             self.consul.set_check(vm, OWN, "passing")
         self.port = CountingPort(self.consul, VM)
-        self.comparison = CatalogComparison(VM, self.port, lambda: self.consul.now)
+        self.comparison = CatalogComparison(VM, self.port, lambda: self.consul.now, lambda: "of whoever has none")
 
     def is_known(self) -> bool:
         checks = self.consul.port(OTHER).checks()[1]
@@ -52,6 +57,7 @@ def test_checks_that_the_catalog_lost_are_sent_anew_shortly_after_the_trouble() 
     assert not fleet.is_known(), "the agent may do it by itself at once"
     fleet.passes(0.1)
     assert fleet.is_known()
+    assert fleet.port.default_token == "of whoever has none", "the agent's own stays in force"
 
 
 def test_a_vm_that_is_struck_off_once_more_while_it_returns_is_seen_too() -> None:

@@ -57,8 +57,9 @@ FRESH = ServerFacts(at=NOW, answers=True)
 LOST = replace(COPY, replica=replace(COPY.replica, receives=False, errno=1236, error="no GTID 0-1-9 there"))
 
 
-def record(*complete: str, primary: str = HERE, epoch: int = 7) -> Sync:
-    return Sync(service="frontend", primary=primary, epoch=epoch, complete=complete, since=1.0, reason="test")
+def record(*complete: str, primary: str = HERE, epoch: int = 7, position: str = "0-1-9") -> Sync:
+    known = {"primary": primary, "epoch": epoch, "complete": complete, "position": position}
+    return Sync(service="frontend", since=1.0, reason="test", **known)
 
 
 BOTH, HERE_ALONE = record(HERE, OTHER), record(HERE)
@@ -89,7 +90,7 @@ def at_work(**changes: Any) -> Situation:
 
 
 def plan_of(at: Situation, memory: Memory = EMPTY_MEMORY, now: float = NOW, **changes: Any) -> Plan:
-    seen = view(at, vm_addresses=MappingProxyType(ADDRESSES), wall=50.0, **changes)
+    seen = view(at, vm_addresses=MappingProxyType(ADDRESSES), **{"wall": 50.0, **changes})
     return duties(seen, memory, now)
 
 
@@ -369,6 +370,117 @@ def test_a_record_that_names_the_same_copies_keeps_since_when() -> None:
 
 
 SILENT_STANDBY = [replace(PRIMARY, replicas=0), replace(PRIMARY, waiting=2, acknowledged=5)]
+OTHERS_ALONE = record(OTHER, primary=OTHER)
+GIVEN_UP = the_lock(epoch=8, ready=False, position="0-1-12")
+LACKING = replace(FRESH, position="0-1-9")
+
+
+@pytest.mark.parametrize(
+    ("lock", "previous", "before", "lacks"),
+    [
+        (GIVEN_UP, OTHER, OTHERS_ALONE, 3),
+        (TAKEN, OTHER, OTHERS_ALONE, None),
+        (GIVEN_UP, HERE, OTHERS_ALONE, None),
+        (GIVEN_UP, "third", OTHERS_ALONE, None),
+        (GIVEN_UP, OTHER, BEFORE, None),
+    ],
+    ids=[
+        "the former holder said where it ended",
+        "it died, and said nothing",
+        "it was this one",
+        "its copy was not whole",
+        "this copy is whole",
+    ],
+)
+def test_a_copy_that_is_promoted_on_an_operators_word_has_what_it_lacks_counted_where_somebody_can(
+    lock: LockView, previous: str, before: Sync, lacks: int | None
+) -> None:
+    moved = NEW_EPOCH.with_(accepts_data_loss=True, previous=previous)
+    at = at_work(assignment=moved, lock=lock, data=data(LACKING, before))
+    (written,) = told(plan_of(at))
+    assert isinstance(written, do.WriteSync)
+    assert (written.record.lacks, written.record.position) == (lacks, "0-1-9")
+
+
+REPORTED = OTHERS_ALONE.with_(reported="0-1-12", reported_at=40.0)
+
+
+@pytest.mark.parametrize(
+    ("lock", "here", "lacks", "by"),
+    [
+        (TAKEN, "0-1-9", 3, 40.0),
+        (TAKEN, "0-1-14", 0, 40.0),
+        (the_lock(epoch=8, ready=False, position="0-1-15"), "0-1-9", 6, None),
+        (the_lock(epoch=8, ready=False, position="ON"), "0-1-9", 3, 40.0),
+        (TAKEN, "ON", None, None),
+    ],
+    ids=[
+        "it died after its report",
+        "the copy received more after the report",
+        "it said where it ended",
+        "what it said is no position",
+        "the copy has no position",
+    ],
+)
+def test_of_a_primary_that_died_what_it_had_reported_is_counted(
+    lock: LockView, here: str, lacks: int | None, by: float | None
+) -> None:
+    moved = NEW_EPOCH.with_(accepts_data_loss=True, previous=OTHER)
+    at = at_work(assignment=moved, lock=lock, data=data(replace(FRESH, position=here), REPORTED))
+    (written,) = told(plan_of(at))
+    assert isinstance(written, do.WriteSync)
+    assert (written.record.lacks, written.record.lacks_by) == (lacks, by)
+    assert (written.record.reported, written.record.reported_at) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("since", "last", "wall", "due"),
+    [
+        (50.0, None, 59.0, False),
+        (50.0, None, 60.0, True),
+        (50.0, 250.0, 269.0, False),
+        (50.0, 250.0, 270.0, True),
+        (50.0, 90_050.0, 90_349.0, False),
+        (50.0, 90_050.0, 90_350.0, True),
+        (50.0, 250.0, 40.0, True),
+    ],
+    ids=["at first", "10 s", "later", "a tenth", "much later", "5 min", "a clock that was set back"],
+)
+def test_a_primary_that_alone_is_whole_reports_its_position_less_often_the_longer_it_is_alone(
+    since: float, last: float | None, wall: float, due: bool
+) -> None:
+    known = HERE_ALONE.with_(since=since, reported=None if last is None else "0-1-10", reported_at=last)
+    at = at_work(data=data(replace(ALONE, position="0-1-20", at=NOW - 0.5), known))
+    plan = plan_of(at, wall=wall)
+    if not due:
+        assert told(plan) == []
+        return
+    (reported,) = told(plan)
+    assert isinstance(reported, do.WriteSync)
+    assert reported.record == known.with_(reported="0-1-20", reported_at=wall - 0.5)
+
+
+def test_a_primary_that_is_not_alone_or_has_nothing_new_to_say_reports_nothing() -> None:
+    assert told(plan_of(at_work(data=data(ALONE, HERE_ALONE)), wall=500.0)) == []
+    assert told(plan_of(at_work(data=data(replace(PRIMARY, position="0-1-20"))), wall=500.0)) == []
+
+
+def test_a_primary_that_is_promoted_again_while_it_alone_is_whole_keeps_its_report() -> None:
+    reported = HERE_ALONE.with_(reported="0-1-12", reported_at=40.0)
+    (again,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=TAKEN, data=data(FRESH, reported))))
+    assert isinstance(again, do.WriteSync)
+    assert (again.record.reported, again.record.reported_at) == ("0-1-12", 40.0)
+
+
+def test_the_record_says_where_the_primary_was_since_when_it_alone_is_whole() -> None:
+    first = plan_of(at_work(data=data(SILENT_STANDBY[0])))
+    (lost,) = told(plan_of(at_work(data=data(SILENT_STANDBY[0])), first.memory, NOW + 1.6))
+    assert isinstance(lost, do.WriteSync)
+    assert lost.record.position == "0-1-9"
+    later = data(replace(FRESH, position="0-1-20"), lost.record)
+    (again,) = told(plan_of(at_work(assignment=NEW_EPOCH, lock=TAKEN, data=later)))
+    assert isinstance(again, do.WriteSync)
+    assert (again.record.since, again.record.position) == (lost.record.since, "0-1-9")
 
 
 @pytest.mark.parametrize("facts", SILENT_STANDBY, ids=["gone", "says nothing"])
@@ -421,6 +533,7 @@ def test_without_consul_a_guard_that_has_no_lease_closes_writes_when_one_would_b
     assert first.wake_at == pytest.approx(NOW + 1.0)
     (close,) = told(plan_of(at, first.memory, NOW + 1.0, kv_fresh=False))
     assert isinstance(close, do.CloseWrites)
+    assert close.at_any_cost, "for all that is known"
     assert told(plan_of(at_work(), first.memory, NOW + 1.0, kv_fresh=False)) == [], "the lease does"
 
 
@@ -437,6 +550,35 @@ def test_a_copy_that_was_told_to_follow_is_given_time_to_connect() -> None:
     at = at_work(assignment=MOVED, lock=THEIRS, sessions=(), data=data(connecting, followed_at=NOW - 0.1))
     assert told(plan_of(at)) == []
     assert [type(duty).__name__ for duty in told(plan_of(at, now=NOW + TRY_AGAIN_S))] == ["Follow"]
+
+
+@pytest.mark.parametrize(
+    ("at", "at_any_cost"),
+    [
+        (at_work(assignment=MOVED), False),
+        (at_work(lock=the_lock(vm=OTHER, session="x")), True),
+        (at_work(assignment=MOVED, lock=the_lock(session=None), sessions=()), True),
+    ],
+)
+def test_only_a_server_whose_role_lock_is_gone_is_ended_where_it_does_not_close(
+    at: Situation, at_any_cost: bool
+) -> None:
+    (close,) = told(plan_of(at))
+    assert isinstance(close, do.CloseWrites)
+    assert close.at_any_cost is at_any_cost
+
+
+@pytest.mark.parametrize("facts", SILENT_STANDBY)
+def test_a_planned_move_is_not_held_up_for_ever_by_commits_that_wait_for_a_lost_standby(facts: ServerFacts) -> None:
+    at = at_work(assignment=MOVED, data=data(facts))
+    serving = at_work(data=data(facts))
+    memory = plan_of(serving, plan_of(serving).memory).memory
+    for later_s, at_any_cost in ((0.9, False), (1.0, True)):
+        plan = plan_of(at, memory, NOW + later_s)
+        (close,) = told(plan)
+        assert isinstance(close, do.CloseWrites)
+        assert close.at_any_cost is at_any_cost
+        memory = plan.memory
 
 
 def test_closing_writes_never_waits() -> None:

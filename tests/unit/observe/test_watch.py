@@ -97,6 +97,46 @@ def test_an_index_that_goes_back_starts_over_from_zero_and_the_new_answer_counts
     assert agent.asked == [0, 9, 0, 3]
 
 
+def test_after_an_error_an_agent_that_is_behind_is_not_taken_for_one_that_was_restored() -> None:
+    """First the agent was only behind, then Consul was restored."""
+    answers: dict[str, list[Answer]] = {
+        "copy": [(7, (A,)), Unknown("no leader"), (3, ()), (9, (B,)), (4, ()), (5, (A,))],
+        "leader": [Unknown("no leader yet"), (8, (B,)), (4, ())],
+    }
+    over, told = threading.Event(), []
+    cluster = FakeConsul(["vm-1"])
+    ports = {stale: cluster.port("vm-1") for stale in (True, False)}
+
+    def read(port: Port, index: int, wait_s: float) -> tuple[int, Data]:
+        way = "copy" if port is ports[True] else "leader"
+        told.append((way, index, observed.snapshot().known, observed.snapshot().pairs))
+        if not answers[way]:
+            over.set()
+            stop.wait(WITHIN_S)
+            raise Unknown("the test is over")
+        answer = answers[way].pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    observed, stop = Observed(["a"]), threading.Event()
+    Watch(ports.__getitem__, observed, [Source("a", read, swift=False)], stop).start()
+    assert over.wait(WITHIN_S)
+    stop.set()
+    assert told == [
+        ("copy", 0, False, ()),
+        ("copy", 7, True, (A,)),
+        ("copy", 0, False, (A,)),
+        ("leader", 0, False, (A,)),  # what the agent that was behind has said does not count
+        ("leader", 0, False, (A,)),
+        ("copy", 8, True, (B,)),
+        ("copy", 9, True, (B,)),
+        ("leader", 0, True, (B,)),
+        ("copy", 4, True, ()),  # the leader says so too: the past is another
+        ("copy", 5, True, (A,)),
+    ]
+
+
 def test_an_index_of_zero_does_not_make_the_watcher_ask_without_blocking(watching: Watching) -> None:
     agent = ScriptedAgent((0, (A,)), (0, (A,)))
     settled(watching(agent), agent)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.domain import keys
+from orchestrator.domain.records import LockValue
 from orchestrator.store.election import ALIVE_CHECK, Election, leader_of
-from orchestrator.store.port import Refused, Unknown
+from orchestrator.store.port import Refused, Session, Unknown
 from orchestrator.store.sessions import (
     controller_session,
     found_session,
@@ -34,6 +35,18 @@ def cluster() -> FakeConsul:
 def leader(cluster: FakeConsul) -> str | None:
     """Read who leads."""
     return leader_of(cluster.peek(keys.LEADER))
+
+
+class HidingPort(FakePort):
+    """Reads of the sessions leave out those that are hidden."""
+
+    def __init__(self, cluster: FakeConsul, node: str, hidden: set[str]) -> None:
+        super().__init__(cluster, node)
+        self._hidden = hidden
+
+    def session_list(self, node: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Session, ...]]:
+        at, found = super().session_list(node, index=index, wait_s=wait_s)
+        return at, tuple(each for each in found if each.id not in self._hidden)
 
 
 def elections(cluster: FakeConsul) -> tuple[Election, Election]:
@@ -103,6 +116,26 @@ def test_a_controller_restarted_in_a_moment_leads_again_and_its_old_session_is_g
     assert after.campaign()
     assert [session.id for session in own_sessions(cluster.port("vm-1"), controller_session("vm-1"))] == [after.session]
     assert not before.notice(cluster.peek(keys.LEADER))
+
+
+def test_an_old_session_that_shows_up_late_with_the_lock_is_ended_by_its_own_vm_and_by_no_other(
+    cluster: FakeConsul,
+) -> None:
+    """All servers lost power the moment after it was made: none of them knew it when the daemons began."""
+    old = cluster.port("vm-1").session_create(controller_session("vm-1"), (ALIVE_CHECK,))
+    hidden = {old}
+    again, other = (Election(HidingPort(cluster, vm, hidden), vm) for vm in VMS)
+    for election in (again, other):
+        assert election.campaign()
+        assert cluster.port("vm-1").lock_release(keys.LEADER, b"", str(election.session))
+    assert cluster.port("vm-1").lock_acquire(keys.LEADER, LockValue(vm="vm-1").to_json().encode(), old)
+    hidden.clear()
+    pair = cluster.peek(keys.LEADER)
+    assert (again.notice(pair), other.notice(pair)) == (False, False)
+    assert (again.is_hopeless(pair), other.is_hopeless(pair)) == (False, True)
+    assert (again.campaign(), cluster.session_exists(old)) == (False, False)
+    assert again.campaign()
+    assert leader(cluster) == "vm-1"
 
 
 def test_without_quorum_a_campaign_ends_in_unknown(cluster: FakeConsul) -> None:

@@ -1,37 +1,14 @@
-"""What positions and errors of a database server mean."""
+"""What the errors of a database server mean."""
 
 from __future__ import annotations
 
 import pytest
 
-from orchestrator.node.replication.facts import Replica, behind_by, holds
+from orchestrator.node.replication.facts import Replica
 
 
 def replica(errno: int, error: str = "") -> Replica:
     return Replica("10.0.0.1", False, True, True, True, None, errno, error)
-
-
-@pytest.mark.parametrize(
-    ("here", "wanted", "has_it", "missing"),
-    [
-        ("", "", True, 0),
-        ("0-1-5", "", True, 0),
-        ("", "0-1-5", False, 5),
-        ("0-1-5", "0-1-5", True, 0),
-        ("0-2-7", "0-1-5", True, 0),
-        ("0-1-4", "0-1-5", False, 1),
-        ("0-1-9,1-1-2", "0-1-5, 1-2-3", False, 1),
-    ],
-)
-def test_a_position_holds_another_by_sequence_in_each_domain(
-    here: str, wanted: str, has_it: bool, missing: int
-) -> None:
-    assert (holds(here, wanted), behind_by(here, wanted)) == (has_it, missing)
-
-
-def test_what_is_no_position_is_no_answer() -> None:
-    with pytest.raises(ValueError, match="no GTID position"):
-        holds("0-1-5", "ON")
 
 
 def test_only_a_copy_that_can_never_follow_needs_a_clone() -> None:
