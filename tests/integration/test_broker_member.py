@@ -179,6 +179,27 @@ def test_an_old_leader_that_is_silent_is_let_go_of_at_once(cluster: Cluster) -> 
         assert leaders(active) == dict.fromkeys(QUEUES, active.node)
 
 
+def doubt(broker: RabbitBroker, other: RabbitBroker) -> None:
+    """Have the replicas of a broker be told what Ra's failure detector tells of one that has gone silent.
+
+    It does so by itself some time after that, here before anything else: no election comes for 5 to 6 s then.
+    """
+    event = f"{{node_event, '{other.node}', down}}"
+    told = f"[Name ! {event} || Q <- rabbit_amqqueue:list(), {{Name, _}} <- [amqqueue:get_pid(Q)]]."
+    subprocess.run(["rabbitmqctl", "--quiet", "eval", told], env=broker.environment, timeout=WAIT_S, check=True)
+
+
+def test_queues_of_a_silent_one_that_was_doubted_before_elect_at_once(cluster: Cluster) -> None:
+    silent, active, third = cluster
+    member(silent, cluster, "--lead")
+    with silent.frozen():
+        for each in (active, third):
+            doubt(each, silent)
+        done = member(active, cluster, "--within", "1.5", "--failed", silent.node)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert leaders(active) == dict.fromkeys(QUEUES, active.node), "whoever asks for it is elected"
+
+
 def is_apart(broker: RabbitBroker) -> bool:
     """Ask as orch-broker-heal.service does; an answer that is none of the script's own ends the test."""
     done = subprocess.run(
