@@ -33,7 +33,7 @@ from deploy.trials.idle import OVER_S, Cost, measure_idle
 from deploy.trials.pace import Pace
 from deploy.trials.planned import PLANNED, Counted, Planned, run_planned
 from deploy.trials.policy import end_holds, policy_with
-from deploy.trials.status import settle
+from deploy.trials.status import let_standbys_stand, settle
 from deploy.trials.trial import Result, no_accident, run_trial
 from tests.bench.decide_bench import growth
 
@@ -153,6 +153,7 @@ class Bench:
         """Do it and mend; what went wrong is kept as this run's outcome, unless it goes on and on."""
         try:
             settle(self._lab)
+            let_standbys_stand(self._lab)
             action()
             self._failed_in_a_row = 0
         except LabError as error:

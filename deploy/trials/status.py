@@ -13,9 +13,11 @@ from deploy.machines.lab import Lab
 from deploy.machines.network import enter_network
 from deploy.machines.places import LabError
 from orchestrator.cli import report
-from orchestrator.cli.fleet import NoPolicy, look
+from orchestrator.cli.fleet import Fleet, NoPolicy, look
 from orchestrator.cli.report import Report
 from orchestrator.decide.cycle import decide
+from orchestrator.decide.standbys import STABLE_S
+from orchestrator.domain.records import RequestState
 from orchestrator.store.consul_port import ConsulPort
 from orchestrator.store.port import Unknown
 
@@ -56,7 +58,13 @@ def witness_of(lab: Lab) -> str:
 
 def fleet_status(lab: Lab, vm: str | None = None) -> Report:
     """Return the answer of `orch status --json`, from the Consul agent of the VM (or of whichever can be asked); an
-    empty mapping while it cannot be had.
+    empty mapping while it cannot be had."""
+    fleet = _look(lab, vm)
+    return report.status(fleet, decide(fleet.view, fleet.memory, fleet.policy, fleet.at)) if fleet else {}
+
+
+def _look(lab: Lab, vm: str | None = None) -> Fleet | None:
+    """Return what the VM's agent (or whichever can be asked) knows of the fleet; None while it cannot be had.
 
     Put together in this process: it is asked again and again, and starting `orch` each time would keep the machine
     busy that the fleet recovers on.
@@ -64,20 +72,18 @@ def fleet_status(lab: Lab, vm: str | None = None) -> Report:
     machine = lab.machine(vm or witness_of(lab))
     namespace, token = lab.places.vm_namespace(machine.name), machine.consul_token()
 
-    def ask() -> Report:
+    def ask() -> Fleet | NoPolicy:
         enter_network(namespace)
         with closing(ConsulPort(token=token, timeout_s=ANSWER_WITHIN_S)) as port:
-            fleet = look(port, time.time())
-        if isinstance(fleet, NoPolicy):
-            return {}
-        return report.status(fleet, decide(fleet.view, fleet.memory, fleet.policy, fleet.at))
+            return look(port, time.time())
 
     # The network belongs to a thread.
     with ThreadPoolExecutor(1) as asking:
         try:
-            return asking.submit(ask).result()
+            fleet = asking.submit(ask).result()
         except (Unknown, OSError):
-            return {}
+            return None
+    return None if isinstance(fleet, NoPolicy) else fleet
 
 
 def unsettled(status: Mapping[str, Any]) -> list[str]:
@@ -132,3 +138,21 @@ def settle(lab: Lab) -> None:
         wait_until("the fleet is as it should be", is_settled, SETTLED_WITHIN_S, 0.2)
     except LabError as error:
         raise LabError(f"{error}: {'; '.join(last)}") from error
+
+
+def let_standbys_stand(lab: Lab) -> None:
+    """Wait until every standby that was started has stood long enough to count as well; raises LabError.
+
+    One that is missed sooner is started later each time. A fleet's grace before it fails back is longer than that, a
+    trial's is not, so that faults in a row would look to it like starts in vain.
+    """
+
+    def all_stand() -> bool:
+        fleet = _look(lab)
+        return fleet is not None and all(
+            fleet.at - start.updated >= STABLE_S
+            for start in fleet.view.ended_starts
+            if start.state is RequestState.SUCCEEDED
+        )
+
+    wait_until("every standby has stood for a while", all_stand, STABLE_S + SETTLED_WITHIN_S, 1.0)
