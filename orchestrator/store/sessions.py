@@ -64,7 +64,5 @@ def kept_session(port: Port, name: str, checks: tuple[str, ...], *, lock_delay_s
     found = found_session(port, name, checks)
     if found is None:
         return own_session(port, name, checks, lock_delay_s=lock_delay_s)
-    for session in own_sessions(port, name):
-        if session.id != found:
-            port.session_destroy(session.id)
+    end_own_sessions(port, name, but=found)
     return found

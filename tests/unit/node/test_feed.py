@@ -13,6 +13,17 @@ def no_leader() -> Port:
     raise AssertionError("nothing is asked of the leader")
 
 
+def take(answers: list[int | None], feed: Feed[str]) -> int:
+    """Return the next index that Consul answers with, None: it does not answer; after the last the feed is stopped."""
+    if not answers:
+        feed.stop()
+        return 0
+    answer = answers.pop(0)
+    if answer is None:
+        raise Unknown("no cluster leader")
+    return answer
+
+
 def test_an_older_reading_changes_nothing_unless_consul_was_restored() -> None:
     newest: Newest[str] = Newest()
     assert newest.offer(5, "five")
@@ -30,12 +41,7 @@ def test_after_an_error_it_starts_over_without_an_index() -> None:
 
     def read(_: Port, index: int, __: float) -> tuple[int, str]:
         asked.append(index)
-        if not answers:
-            feed.stop()
-            return 0, ""
-        answer = answers.pop(0)
-        if answer is None:
-            raise Unknown("no cluster leader")
+        answer = take(answers, feed)
         return answer, f"at {answer}"
 
     feed: Feed[str] = Feed("kv", lambda: cast("Port", None), read, posted.put, wait_s=1.0, open_leader=no_leader)
@@ -52,13 +58,7 @@ def test_after_an_error_a_lower_index_counts_where_the_leader_says_so_too() -> N
     posted: queue.SimpleQueue[Reading[str]] = queue.SimpleQueue()
 
     def read(port: Port, index: int, __: float) -> tuple[int, str]:
-        left = answers[str(port)]
-        if not left:
-            feed.stop()
-            return 0, ""
-        answer = left.pop(0)
-        if answer is None:
-            raise Unknown("no cluster leader")
+        answer = take(answers[str(port)], feed)
         return answer, f"{answer} from the {port}"
 
     feed: Feed[str] = Feed(
