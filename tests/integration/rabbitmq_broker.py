@@ -117,6 +117,11 @@ class RabbitBroker:
         self.close()
         raise RuntimeError(f"RabbitMQ did not become ready; the end of its log:\n{tail}")
 
+    @property
+    def runs(self) -> bool:
+        """Say whether its process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """Shut the broker down; what was confirmed is on disk."""
         if self._process is not None:

@@ -19,7 +19,7 @@ from tests.integration.waiting import wait_for
 from tests.library import module
 
 SCRIPT = Path(__file__).resolve().parents[2] / "templates" / "broker-member"
-APART = SCRIPT.with_name("broker-apart")
+STUCK = SCRIPT.with_name("broker-stuck")
 WAIT_S = 180.0
 PUBLISH_EVERY_S = 0.005
 QUORUM = {"x-queue-type": "quorum"}
@@ -200,14 +200,17 @@ def test_queues_of_a_silent_one_that_was_doubted_before_elect_at_once(cluster: C
         assert leaders(active) == dict.fromkeys(QUEUES, active.node), "whoever asks for it is elected"
 
 
-def is_apart(broker: RabbitBroker) -> bool:
+def why_stuck(broker: RabbitBroker, *words: str) -> str:
     """Ask as orch-broker-heal.service does; an answer that is none of the script's own ends the test."""
     done = subprocess.run(
-        [str(APART), broker.node], env=broker.environment, capture_output=True, text=True, timeout=WAIT_S
+        [str(STUCK), *words, broker.node], env=broker.environment, capture_output=True, text=True, timeout=WAIT_S
     )
     assert (done.returncode in (0, 1), done.stderr) == (True, "")
-    assert bool(done.stdout) == (done.returncode == 0)
-    return done.returncode == 0
+    return done.stdout.strip()
+
+
+def is_apart(broker: RabbitBroker) -> bool:
+    return "has stayed apart" in why_stuck(broker)
 
 
 def test_one_that_has_not_noticed_that_the_others_had_lost_it_stays_apart_until_it_begins_anew(
@@ -232,6 +235,27 @@ def test_one_that_has_not_noticed_that_the_others_had_lost_it_stays_apart_until_
     wait_for(lambda: members(third) == nodes(*cluster), "all see all")
     assert [is_apart(broker) for broker in cluster] == [False] * 3
     wait_for(lambda: replicas(third) == dict.fromkeys(QUEUES, nodes(*cluster)), "each replica runs")
+
+
+def test_one_that_hangs_in_its_start_is_found_when_the_help_of_rabbitmq_was_in_vain_and_ended(cluster: Cluster) -> None:
+    hanging, other, third = cluster
+    begins = "sys:suspend(global_name_server), spawn(rabbit_node_monitor, global_sync, []).\n"
+    evaluate = ["erl_call", "-sname", hanging.node, "-e"]
+    subprocess.run(evaluate, input=begins, env=hanging.environment, text=True, timeout=WAIT_S, check=True)
+    try:
+        assert why_stuck(hanging) == "", "the help of RabbitMQ is still to come"
+        said = wait_for(lambda: why_stuck(hanging), "its start is seen to hang")
+        assert said == f"<4>{hanging.node} hangs in its start: it begins anew"
+        for broker in (other, hanging):
+            why_stuck(broker, "--end")
+        wait_for(lambda: not hanging.runs, "its Erlang is ended")
+        assert other.runs, "one that does not hang is let be"
+    finally:
+        hanging.stop()
+        hanging.start()
+    wait_for(lambda: members(third) == nodes(*cluster), "all see all")
+    wait_for(lambda: replicas(third) == dict.fromkeys(QUEUES, nodes(*cluster)), "each replica runs")
+    assert why_stuck(hanging) == ""
 
 
 # -- the spare

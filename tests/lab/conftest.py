@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from deploy.machines.lab import Lab
-from deploy.machines.places import bare_twin, lab_of_process
+from deploy.machines.places import LabError, bare_twin, lab_of_process
 from deploy.trials.policy import policy_with
 from tests.lab.fleet import mend_and_settle
 
 TEST_LAB = "orch-test"
+STARTED = pytest.StashKey[float]()
 
 
 def _lab_name() -> str:
@@ -31,8 +33,11 @@ def _require_root() -> None:
 
 
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
-    """The deployed fleet, healthy. A lab that was up before the tests is left up (in CI none is)."""
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """The deployed fleet, healthy. A lab that was up before the tests is left up (in CI none is).
+
+    In `tmp_path_factory`'s folder journals are kept, see `pytest_runtest_makereport`.
+    """
     _require_root()
     lab = Lab.open(_lab_name(), say=_say)
     was_up = lab.state() is not None and not os.environ.get("CI")
@@ -72,3 +77,25 @@ def fleet(quick_lab: Lab) -> Iterator[Lab]:
     """The settled fleet; whatever a test breaks is mended after it, and everything has to settle at home again."""
     yield quick_lab
     mend_and_settle(quick_lab)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, pytest.TestReport]:
+    """Keep what the machines said while a test failed: the lab is gone by the time that somebody reads of it."""
+    report = yield
+    had, since = getattr(item, "funcargs", {}), item.stash.setdefault(STARTED, call.start)
+    if report.failed and "lab" in had:
+        folder = had["tmp_path_factory"].mktemp("journals-of-a-failed-test")
+        for vm in had["lab"].fleet.vms:
+            _keep_journal(had["lab"], vm.name, since, folder)
+        report.sections.append(("what the machines said", f"Their journals are in {folder}."))
+    return report
+
+
+def _keep_journal(lab: Lab, vm: str, since: float, folder: Path) -> None:
+    argv = ["journalctl", f"--since=@{since:.3f}", "--output=short-precise"]
+    try:
+        told = lab.run(vm, argv, check=False, timeout_s=60).stdout
+    except (LabError, OSError) as error:
+        told = f"It could not be asked: {error}\n"
+    (folder / f"{vm}.log").write_text(told)

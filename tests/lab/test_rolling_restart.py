@@ -22,9 +22,21 @@ def started(lab: Lab, vm: str) -> dict[str, int]:
     return dict(zip(units, map(int, lab.run(vm, shown, timeout_s=20).stdout.split()), strict=True))
 
 
+def have_lead(lab: Lab, vm: str) -> None:
+    """Have the VM's server lead Consul's."""
+    peers = lab.run(vm, ["consul", "operator", "raft", "list-peers"], timeout_s=20).stdout
+    _, peer, _, state, *_ = next(line.split() for line in peers.splitlines() if line.startswith(f"{vm} "))
+    if state != "leader":
+        words = ["consul", "operator", "raft", "transfer-leader", f"-id={peer}", "-token-file=/dev/stdin"]
+        lab.run(vm, words, text_input=lab.secret("consul_management"), timeout_s=20)
+
+
 def test_every_vm_is_restarted_in_turn_without_a_failed_request(fleet: Lab, tmp_path: Path) -> None:
     vms = [vm.name for vm in fleet.fleet.vms]
     before, moved = {vm: started(fleet, vm) for vm in vms}, epochs(fleet)
+    # Whose turn is the last: it leads until then.
+    leader, at = vms[-1], time.time()
+    have_lead(fleet, leader)
     with ledger(fleet, tmp_path) as writers, traffic(fleet, URL["frontend"], tmp_path) as client:
         run_playbook(fleet.places, "rolling_restart.yml", {}, lambda *_: None)
         wait_written(writers, time.time())
@@ -41,6 +53,11 @@ def test_every_vm_is_restarted_in_turn_without_a_failed_request(fleet: Lab, tmp_
     assert {name: epoch - moved[name] for name, epoch in epochs(fleet).items()} == dict.fromkeys(HOME, 2), (
         "there and back"
     )
+    words = ["journalctl", "--unit=consul", f"--since=@{at:.3f}", "--output=cat", "--grep=cluster leadership|Stopping"]
+    said = fleet.run(leader, words, timeout_s=20).stdout
+    before_it_stopped, stopping, _ = said.partition("Stopping")
+    assert stopping
+    assert "leadership lost" in before_it_stopped, "it hands the leadership over"
     seen = fleet_status(fleet)
     assert {name: seen["services"][name]["active"] for name in HOME} == HOME
     assert [vm for vm in vms if seen["vms"][vm]["maintenance"] is not None] == []
