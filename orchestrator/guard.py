@@ -175,9 +175,9 @@ class Guard:
         return self._connect(timeout_s=_CALL_TIMEOUT_S, stale_reads=stale)
 
     def _open_lease_port(self, timeout_s: float) -> ConsulPort:
-        return self._connect(timeout_s=timeout_s, consistent_reads=True)
+        return self._connect(timeout_s=timeout_s)
 
-    def _connect(self, *, timeout_s: float, stale_reads: bool = False, consistent_reads: bool = False) -> ConsulPort:
+    def _connect(self, *, timeout_s: float, stale_reads: bool = False) -> ConsulPort:
         consul = self._settings.consul
         return ConsulPort(
             consul.host,
@@ -185,7 +185,6 @@ class Guard:
             token_file=self._settings.consul_token_file("guard"),
             timeout_s=timeout_s,
             stale_reads=stale_reads,
-            consistent_reads=consistent_reads,
             on_failure=self._metrics.note_consul_failure,
         )
 

@@ -199,8 +199,10 @@ class ConsulPort:
     `timeout_s` bounds every call that does not block. With `stale_reads` blocking and other reads are answered by
     the local agent from its own copy, at most some 50 ms behind, and never hang on a Raft leader whose VM was cut
     off; they raise `Unknown` while that agent knows no leader. For watching only: compare-and-set makes it safe.
-    With `consistent_reads` the Raft leader confirms with the quorum that it still leads before it answers a read of
-    KV: what it says was true after the question was sent, which the default mode does not promise around elections.
+    Otherwise the Raft leader answers. What is read without an index it answers only after the quorum has confirmed that
+    it leads (`consistent`): it was true after the question was sent. A leader that was restarted and elected again in
+    that moment has not gone through its log yet, and would answer out of the distant past. What is read with an index
+    is newer than that.
     """
 
     def __init__(
@@ -212,17 +214,13 @@ class ConsulPort:
         token_file: Path | None = None,
         timeout_s: float = 3.0,
         stale_reads: bool = False,
-        consistent_reads: bool = False,
         on_failure: Callable[[Exception], None] = lambda problem: None,
     ) -> None:
         """`token_file` holds the token, if none is given; it is read at the first call, and again when Consul does not
         know the token any more. `on_failure` is told each `Unknown` and `Refused` just before it is raised, to be
         counted."""
-        if stale_reads and consistent_reads:
-            raise ValueError("reads are stale or consistent, not both")
-        mode = "stale" if stale_reads else "consistent" if consistent_reads else "default"
         try:
-            self._consul = consul.Consul(host=host, port=port, scheme="http", consistency=mode)
+            self._consul = consul.Consul(host=host, port=port, scheme="http")
         except consul.ConsulException as error:
             raise Refused(f"the environment of this process misleads the Consul library: {error}") from None
         self._consul.token = None
@@ -240,19 +238,19 @@ class ConsulPort:
 
     def kv_get(self, key: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, KvPair | None]:
         """See `Port.kv_get`."""
-        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.kv.get(key, **_blocking(index, wait_s)))
+        asked = self._asked_with(index, wait_s)
+        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.kv.get(key, **asked))
         return at, _pair(found) if found else None
 
     def kv_list(self, prefix: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[KvPair, ...]]:
         """See `Port.kv_list`."""
-        at, found = self._read(
-            wait_s if index else 0.0, lambda: self._consul.kv.get(prefix, recurse=True, **_blocking(index, wait_s))
-        )
+        asked = self._asked_with(index, wait_s)
+        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.kv.get(prefix, recurse=True, **asked))
         return at, tuple(sorted((_pair(entry) for entry in found or ()), key=lambda pair: pair.key))
 
     def kv_keys(self, prefix: str) -> tuple[str, ...]:
         """See `Port.kv_keys`."""
-        _, found = self._read(0.0, lambda: self._consul.kv.get(prefix, keys=True))
+        _, found = self._read(0.0, lambda: self._consul.kv.get(prefix, keys=True, **self._asked_with(0, 0.0)))
         return tuple(sorted(found or ()))
 
     def kv_put(self, key: str, value: bytes) -> None:
@@ -284,16 +282,14 @@ class ConsulPort:
 
     def checks(self, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Check, ...]]:
         """See `Port.checks`."""
-        extra = _blocking(index, wait_s)
-        if self._stale_reads:
-            # health.state of python-consul2 has no argument for the mode.
-            at, found = self._read(wait_s if index else 0.0, lambda: self._checks_stale(extra))
-        else:
-            at, found = self._read(wait_s if index else 0.0, lambda: self._consul.health.state("any", **extra))
+        mode, blocking = self._mode(index), _blocking(index, wait_s)
+        # health.state of python-consul2 has no argument for the mode.
+        params = [*blocking.items(), *([(mode, "1")] if mode != "default" else [])]
+        at, found = self._read(wait_s if index else 0.0, lambda: self._checks(params))
         return at, tuple(sorted((_check(entry) for entry in found or ()), key=lambda c: (c.node, c.check_id)))
 
-    def _checks_stale(self, extra: dict[str, Any]) -> tuple[Any, Any]:
-        answer = self._agent.get(_as_it_is, path="/v1/health/state/any", params=[*extra.items(), ("stale", "1")])
+    def _checks(self, params: list[tuple[str, Any]]) -> tuple[Any, Any]:
+        answer = self._agent.get(_as_it_is, path="/v1/health/state/any", params=params)
         _raise_for(answer.code, answer.body)
         return answer.headers["X-Consul-Index"], json.loads(answer.body)
 
@@ -329,9 +325,8 @@ class ConsulPort:
 
     def session_list(self, node: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Session, ...]]:
         """See `Port.session_list`."""
-        at, found = self._read(
-            wait_s if index else 0.0, lambda: self._consul.session.node(node, **_blocking(index, wait_s))
-        )
+        asked = self._asked_with(index, wait_s)
+        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.session.node(node, **asked))
         return at, tuple(_session(entry) for entry in found or ())
 
     def lock_acquire(self, key: str, value: bytes, session_id: str) -> bool:
@@ -434,6 +429,16 @@ class ConsulPort:
         return self._node
 
     # -- how the library is called ----------------------------------------------------------------------------------
+
+    def _mode(self, index: int) -> str:
+        """Return Consul's word for who may answer a read."""
+        if self._stale_reads:
+            return "stale"
+        return "default" if index else "consistent"
+
+    def _asked_with(self, index: int, wait_s: float) -> dict[str, Any]:
+        """Return the library's arguments of a read."""
+        return {"consistency": self._mode(index), **_blocking(index, wait_s)}
 
     def _read(self, wait_s: float, ask: Callable[[], tuple[Any, Any]]) -> tuple[int, Any]:
         """Ask for an indexed answer, waiting up to `wait_s` (0: not blocking)."""

@@ -191,13 +191,14 @@ def is_unasked(check: Check | AgentCheck) -> bool:
 class Port(Protocol):
     """Everything that orch asks of Consul. Not thread-safe: one instance per thread.
 
+    Without an index, what is read was true after the question was sent, but for a port that is opened to read a copy.
     Blocking reads: with `index` > 0 the call returns when something under the prefix changed after that index,
     or after `wait_s` (then with the same data). The index in an answer that is lower than the one given means
     that the caller must start over from 0. Every method may raise `Unknown` or `Refused`.
     """
 
     def kv_get(self, key: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, KvPair | None]:
-        """Read one key (consistent default mode)."""
+        """Read one key."""
 
     def kv_list(self, prefix: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[KvPair, ...]]:
         """Read all keys under the prefix, sorted by key."""

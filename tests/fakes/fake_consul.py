@@ -143,6 +143,10 @@ class FakeConsul:
         """Forget one check of the node, which its agent believes to be known (struck off while it sent them)."""
         self._drop_check(node, check_id)
 
+    def mistake_check(self, node: str, check_id: str, status: str) -> None:
+        """Have the catalog take a check of the node for what it is not; its agent sends nothing for a while."""
+        self._put_check(replace(self._catalog[node, check_id], status=status))
+
     def set_check(self, node: str, check_id: str, status: str, output: str = "", *, service_id: str = "") -> None:
         """Say what a check that the agent runs itself finds (created when new: static definitions, `load`)."""
         agent = self._agents[node]

@@ -50,7 +50,7 @@ class Attended:
         post: Callable[[DataReading | LeaseEnded], None],
         note: Callable[[str, Confirmation], None],
     ) -> None:
-        """`open_port` opens one with consistent reads, in time for a `Lease`; neither `post` nor `note` may block."""
+        """`open_port` opens one that asks the leader, in time for a `Lease`; neither `post` nor `note` may block."""
 
         def open_server() -> Server:
             return MariaDbServer(settings)
@@ -105,7 +105,7 @@ class Servers:
         post: Callable[[DataReading | LeaseEnded], None],
         note: Callable[[str, Confirmation], None],
     ) -> None:
-        """`open_port(timeout_s)` opens one with consistent reads; `post` must not block, nor must `note`, which is told
+        """`open_port(timeout_s)` opens one that asks the leader; `post` must not block, nor must `note`, which is told
         each confirmation of a service's lease."""
         self._settings = settings
         self._knowledge = knowledge

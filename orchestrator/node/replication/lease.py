@@ -78,7 +78,7 @@ class Lease:
         clock: Callable[[], float] = time.monotonic,
         note: Callable[[Confirmation], None] = lambda outcome: None,
     ) -> None:
-        """`open_port` (consistent reads, in time by `TIMEOUT`) and `open_server` are called in the threads.
+        """`open_port` (that asks the leader, in time by `TIMEOUT`) and `open_server` are called in the threads.
 
         `kill_processes` kills the server's unit at once; raises `SystemdAway`. `say` is told what was done, in one
         sentence, from a thread; it must not block. Nor must `note`, which is told each confirmation, to be counted.

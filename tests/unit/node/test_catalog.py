@@ -98,6 +98,37 @@ def test_a_single_check_that_the_catalog_lost_is_sent_anew_though_the_guards_own
     assert (VM, lost) in {(check.node, check.check_id) for check in fleet.port.checks()[1]}
 
 
+def status_known_of(fleet: Fleet) -> str:
+    return next(check.status for check in fleet.port.checks()[1] if (check.node, check.check_id) == (VM, OWN))
+
+
+def test_a_check_that_the_catalog_has_with_another_status_for_a_while_is_sent_anew() -> None:
+    fleet = Fleet()
+    fleet.comparison.trouble_ended()
+    fleet.consul.mistake_check(VM, OWN, "critical")
+    fleet.passes(COMPARE_AFTER_S[0])
+    assert status_known_of(fleet) == "critical", "what has just changed is on its way"
+    fleet.passes(COMPARE_AFTER_S[1] - COMPARE_AFTER_S[0])
+    assert status_known_of(fleet) == "passing"
+
+
+def test_without_a_trouble_another_status_is_looked_at_once_more_soon() -> None:
+    fleet = Fleet()
+    fleet.consul.mistake_check(VM, OWN, "critical")
+    fleet.passes(COMPARE_EVERY_S)
+    fleet.passes(COMPARE_AFTER_S[0])
+    assert status_known_of(fleet) == "passing"
+
+
+def test_what_arrives_by_itself_is_not_sent_anew() -> None:
+    fleet = Fleet()
+    fleet.comparison.trouble_ended()
+    for status, after_s in (("critical", COMPARE_AFTER_S[0]), ("passing", 0.5), ("critical", 0.5), ("passing", 0.5)):
+        fleet.consul.mistake_check(VM, OWN, status)
+        fleet.passes(after_s)
+    assert fleet.port.default_token is None
+
+
 def test_while_consul_cannot_be_asked_the_next_time_will_do() -> None:
     fleet = Fleet()
     fleet.comparison.trouble_ended()
