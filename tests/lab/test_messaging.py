@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.machines.lab import Lab
+from deploy.machines.places import LabError
 from deploy.trials.books import left_unindexed, unlike_the_ledger
 from deploy.trials.policy import apply_policy, policy_now
 from deploy.trials.status import settle, wait_until
@@ -135,23 +136,52 @@ def test_without_any_broker_listings_are_stored_and_published_when_one_is_back(f
 # -- queues and members
 
 
+def says(lab: Lab, vm: str, expression: str) -> Any:
+    """Return what the broker's Erlang answers."""
+    return json.loads(lab.run(vm, ["rabbitmqctl", "eval", expression, "--formatter", "json"]).stdout)["value"]
+
+
+def wait_all_see_each_other(lab: Lab) -> None:
+    def is_so() -> bool:
+        try:
+            return all(
+                len(says(lab, vm, "nodes().")) == 2 and not says(lab, vm, "rabbit_node_monitor:partitions().")
+                for vm in BROKERS
+            )
+        except LabError:
+            return False  # one of them is starting
+
+    wait_until("all brokers see each other", is_so, REPLACED_WITHIN_S)
+
+
 def test_a_broker_that_was_away_and_did_not_notice_is_one_of_them_again(fleet: Lab, tmp_path: Path) -> None:
     """As after a link that was lost for some seconds: the others hold it for lost, it has not paused itself."""
-
-    def said(vm: str, expression: str) -> Any:
-        return json.loads(fleet.run(vm, ["rabbitmqctl", "eval", expression, "--formatter", "json"]).stdout)["value"]
-
-    def is_one_of_them() -> bool:
-        whole = [len(said(vm, "nodes().")) == 2 and not said(vm, "rabbit_node_monitor:partitions().") for vm in BROKERS]
-        return all(whole)
-
     with ledger(fleet, tmp_path, confirmed=True) as writers:
         fleet.run(OTHER, ["systemctl", "kill", "--signal=STOP", UNIT["messaging"]])
         try:
-            wait_until("the others hold it for lost", lambda: len(said(BROKER, "nodes().")) == 1, MOVED_WITHIN_S)
+            wait_until("the others hold it for lost", lambda: len(says(fleet, BROKER, "nodes().")) == 1, MOVED_WITHIN_S)
         finally:
             fleet.run(OTHER, ["systemctl", "kill", "--signal=CONT", UNIT["messaging"]])
-        wait_until("all brokers see each other", is_one_of_them, REPLACED_WITHIN_S)
+        wait_all_see_each_other(fleet)
+        settle(fleet)
+        wait_written(writers, time.time())
+    assert unlike_the_ledger(fleet, writers) == []
+
+
+def test_a_broker_whose_start_hangs_begins_anew(fleet: Lab, tmp_path: Path) -> None:
+    """As after two that started at the same time: it waits for global names, and RabbitMQ's own help is in vain."""
+    begins = "sys:suspend(global_name_server), spawn(rabbit_node_monitor, global_sync, []), ok."
+    before = fleet.run(OTHER, ["systemctl", "show", "--property=MainPID", UNIT["messaging"]]).stdout
+
+    def has_begun_anew() -> bool:
+        shown = ["systemctl", "show", "--property=MainPID,ActiveState", UNIT["messaging"]]
+        now = fleet.run(OTHER, shown).stdout
+        return "ActiveState=active" in now and before not in now
+
+    with ledger(fleet, tmp_path, confirmed=True) as writers:
+        fleet.run(OTHER, ["rabbitmqctl", "eval", begins])
+        wait_until("it has begun anew", has_begun_anew, REPLACED_WITHIN_S)
+        wait_all_see_each_other(fleet)
         settle(fleet)
         wait_written(writers, time.time())
     assert unlike_the_ledger(fleet, writers) == []
