@@ -20,6 +20,10 @@ TRY_AGAIN_S = 2.0
 """A server that did not get there is told again after this: joining a standby lets commits wait for a moment, and a
 copy that follows tries to connect by itself."""
 
+GONE_AFTER_S = 0.25
+"""A standby that has ended its connection, as one does that is stopped or dies, is not waited for until it counts as
+silent; only for as long as it takes to connect anew at once."""
+
 REPORT_FIRST_S, REPORT_LATER_S = 10.0, 300.0
 REPORT_SHARE = 0.1
 """A primary that alone is whole reports its position after 10 s, and then whenever this share of the time for which it
@@ -286,13 +290,15 @@ def _is_lost(case: Case) -> bool:
 
 
 def _lose_standby(case: Case, facts: ServerFacts, standby: str) -> Found:
-    policy, over = case.at.policy.replication, _lost_at(case)
-    if policy is None or over is None:
+    policy, silent, over = case.at.policy.replication, case.since.silent, _lost_at(case)
+    if policy is None or silent is None or over is None:
         return
+    why = f"{standby} has not acknowledged for {policy.standby_lost_after_s:g} s"
+    if facts.replicas == 0 and silent + GONE_AFTER_S < over:
+        over, why = silent + GONE_AFTER_S, f"{standby} has ended its connection"
     if case.now < over:
         yield Later(over)
     else:
-        why = f"{standby} has not acknowledged for {policy.standby_lost_after_s:g} s"
         yield _write_sync(case, facts, (case.view.vm,), why)
 
 

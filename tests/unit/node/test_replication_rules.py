@@ -483,16 +483,32 @@ def test_the_record_says_where_the_primary_was_since_when_it_alone_is_whole() ->
     assert (again.record.since, again.record.position) == (lost.record.since, "0-1-9")
 
 
-@pytest.mark.parametrize("facts", SILENT_STANDBY, ids=["gone", "says nothing"])
-def test_a_standby_that_is_silent_for_its_time_is_recorded_as_lost_before_anything_else(facts: ServerFacts) -> None:
+@pytest.mark.parametrize(
+    ("facts", "not_after_s", "after_s", "why"),
+    [
+        (SILENT_STANDBY[0], 0.2, 0.3, "has ended its connection"),
+        (SILENT_STANDBY[1], 1.0, 1.2, "has not acknowledged for 1 s"),
+    ],
+    ids=["gone", "says nothing"],
+)
+def test_a_standby_that_is_silent_for_its_time_is_recorded_as_lost_before_anything_else(
+    facts: ServerFacts, not_after_s: float, after_s: float, why: str
+) -> None:
     at = at_work(data=data(facts))
     first = plan_of(at)
-    assert told(first) == []
-    again = plan_of(at, first.memory, NOW + 0.5)
-    assert told(again) == []
-    (written,) = told(plan_of(at, again.memory, NOW + 1.6))
+    again = plan_of(at, first.memory, NOW + 0.1)
+    assert told(first) == told(again) == []
+    assert told(plan_of(at, again.memory, NOW + not_after_s)) == []
+    (written,) = told(plan_of(at, again.memory, NOW + after_s))
     assert isinstance(written, do.WriteSync)
     assert written.record.complete == (HERE,)
+    assert written.record.reason == f"{OTHER} {why}"
+
+
+def test_a_standby_that_connects_anew_at_once_stays() -> None:
+    first = plan_of(at_work(data=data(SILENT_STANDBY[0])))
+    second = plan_of(at_work(data=data(PRIMARY)), first.memory, NOW + 0.2)
+    assert told(plan_of(at_work(data=data(SILENT_STANDBY[0])), second.memory, NOW + 0.4)) == []
 
 
 @pytest.mark.parametrize("facts", SILENT_STANDBY, ids=["gone", "says nothing"])
