@@ -21,6 +21,12 @@ def unedit(lab: Lab, vm: str) -> None:
     lab.run(vm, ["sed", "-i", f"/^{COMMENT}$/d", PLAYBOOK])
 
 
+def has_the_released(lab: Lab) -> dict[str, bool]:
+    """Return of each worker whether it has told that its current playbooks are the released ones."""
+    told = json.loads(orch(lab, "--json", "playbooks", "status", check=False).stdout)
+    return {vm: row["is_current"] for vm, row in told["workers"].items()}
+
+
 def test_a_command_is_run_with_the_playbooks_that_it_was_decided_for_or_not_at_all(fleet: Lab) -> None:
     assert in_sync(fleet)
     try:
@@ -49,7 +55,8 @@ def test_a_command_is_run_with_the_playbooks_that_it_was_decided_for_or_not_at_a
             (one["subject"], one["severity"]) == (EDITED, "error") and "its worker refuses commands" in one["wrong"]
             for one in doctor["findings"]
         ), doctor
-        wait_until("the worker has told what it has", lambda: not in_sync(fleet), 30)
+        told = {EDITED: False, RIGHT: True}
+        wait_until("both workers have told what they have", lambda: has_the_released(fleet) == told, 30)
 
         refused = orch(fleet, "playbooks", "sync", vm=EDITED, check=False)
         assert (refused.returncode, f"run it on {RIGHT}" in refused.stderr) == (3, True)
