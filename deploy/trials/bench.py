@@ -41,6 +41,8 @@ DECIDE, IDLE = "decide()", "idle daemons"
 DECIDE_ABOUT_S, PLANNED_ABOUT_S = 30.0, 32.0
 # A fleet that does not settle three times in a row will not do so by itself.
 GIVE_UP_AFTER = 3
+# systemd starts a unit five times within 10 s (StartLimitBurst) and then gives it up, which is another fault.
+CRASHES_APART_S = 3.0
 
 
 class Bench:
@@ -133,6 +135,8 @@ class Bench:
             self._results[entry.trial.name].append(result)
             back = "" if result.returned_s is None else f", as before {result.returned_s:.0f} s after its return"
             self._say(f"{result.outage.seconds:.2f} s, {result.outage.failed} requests failed{back}", result.troubles)
+            if entry.trial.kind == "crash":
+                time.sleep(CRASHES_APART_S)
 
         self._on_a_settled_fleet(entry.trial.name, once)
 

@@ -55,7 +55,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("cold", Asked(5.0, 2.8), _backend("backend's VM powered off, cold", "poweroff"), 30),
     Entry("cold", Asked(3.5, 3.4), _frontend("frontend killed, cold", "kill"), 12),
     Entry("cold", Asked(5.0, 3.8), _frontend("frontend's VM cut, cold", "cut"), 25),
-    Entry("cold", Asked(1.0, 1.1), _backend("backend crashes (local restart, no failover)", "crash", moves=False), 5),
+    Entry("cold", Asked(1.0, 1.1), _backend("backend crashes (local restart, no failover)", "crash", moves=False), 8),
     Entry(
         "cold",
         Asked(3.0, 19.9, over=PLAIN),
