@@ -130,8 +130,8 @@ class ReplicationPolicy(_Frozen):
         default=1.0,
         ge=0.2,
         le=60,
-        description="a standby in sync that acknowledges nothing so long, while a commit waits, is recorded as lost; one"
-        " that has ended its connection after a quarter of a second",
+        description="a standby in sync that acknowledges nothing so long, while a commit waits, is recorded as lost;"
+        " one that has ended its connection after a quarter of a second",
     )
     reclone: Literal["automatic", "on_request"] = Field(
         default="automatic",
