@@ -102,7 +102,7 @@ class Guard:
         self._units: Watching | None = None
         self._front_doors: dict[str, FrontDoorPolicy | None] = {}
         noted = self._metrics.note_confirmation
-        self._servers = Servers(settings, self._knowledge, self._open_lease_port, self._events.put, noted)
+        self._servers = Servers(settings, self._knowledge, self._connect, self._events.put, noted)
         self._catalog = CatalogComparison(settings.vm, self._port, time.monotonic, self._default_token)
         self._said = ""
 
@@ -172,12 +172,9 @@ class Guard:
         )
 
     def _open_port(self, *, stale: bool) -> ConsulPort:
-        return self._connect(timeout_s=_CALL_TIMEOUT_S, stale_reads=stale)
+        return self._connect(_CALL_TIMEOUT_S, stale_reads=stale)
 
-    def _open_lease_port(self, timeout_s: float) -> ConsulPort:
-        return self._connect(timeout_s=timeout_s)
-
-    def _connect(self, *, timeout_s: float, stale_reads: bool = False) -> ConsulPort:
+    def _connect(self, timeout_s: float, *, stale_reads: bool = False) -> ConsulPort:
         consul = self._settings.consul
         return ConsulPort(
             consul.host,

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.error
-import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.orch_consul import NoAnswer, ask
 
 DOCUMENTATION = r"""
 module: orch_consul_keyring
@@ -34,22 +33,14 @@ class No(Exception):
 
 class Keyring:
     def __init__(self, address, token):
-        self.url, self.token = f"{address}/v1/operator/keyring", token
+        self.address, self.token = address, token
 
     def ask(self, verb, key=None):
-        request = urllib.request.Request(
-            self.url,
-            method=verb,
-            data=None if key is None else json.dumps({"Key": key}).encode(),
-            headers={"X-Consul-Token": self.token},
-        )
+        body = None if key is None else {"Key": key}
         try:
-            with urllib.request.urlopen(request, timeout=CALL_TIMEOUT_S) as answer:
-                return answer.read()
-        except urllib.error.HTTPError as error:
-            raise No(error.read().decode(errors="replace").strip() or str(error)) from None
-        except OSError as error:
-            raise No(str(error)) from None
+            return ask(self.address, self.token, verb, "operator/keyring", body, timeout_s=CALL_TIMEOUT_S)
+        except NoAnswer as problem:
+            raise No(str(problem)) from None
 
     def pools(self):
         """Return the pools of gossip: the fleet, and its servers with those of other fleets (none)."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.orch_consul import NoAnswer, ask
 
 DOCUMENTATION = r"""
 module: orch_consul_restart
@@ -21,17 +21,12 @@ options:
   address: {description: The agent., type: str, default: "http://127.0.0.1:8500"}
   management_token: {description: May hand the leadership over., type: str, required: true}
   restart: {description: Otherwise it only hands over., type: bool, default: true}
-  unit: {description: The agent's unit., type: str, default: consul}
-  wait_s: {description: How long it may take to be back, in seconds., type: int, default: 60}
 """
 
 CALL_TIMEOUT_S = 5.0
 HANDED_OVER_WITHIN_S = 5.0
+BACK_WITHIN_S = 60
 LOOK_EVERY_S = 0.1
-
-
-class NoAnswer(Exception):
-    """The agent does not answer, or does not do it. The message says why."""
 
 
 class Agent:
@@ -39,14 +34,11 @@ class Agent:
         self.address, self.token = address, token
 
     def ask(self, verb, path):
-        request = urllib.request.Request(
-            f"{self.address}/v1/{path}", method=verb, headers={"X-Consul-Token": self.token}
-        )
+        said = ask(self.address, self.token, verb, path, timeout_s=CALL_TIMEOUT_S)
         try:
-            with urllib.request.urlopen(request, timeout=CALL_TIMEOUT_S) as answer:
-                return json.load(answer)
-        except (OSError, ValueError) as error:
-            raise NoAnswer(str(error)) from None
+            return json.loads(said)
+        except ValueError as error:
+            raise NoAnswer(f"its answer makes no sense: {error}") from None
 
     def leads(self):
         return self.ask("GET", "agent/self")["Stats"]["consul"]["leader"] == "true"
@@ -108,22 +100,20 @@ def main():
             "address": {"type": "str", "default": "http://127.0.0.1:8500"},
             "management_token": {"type": "str", "required": True, "no_log": True},
             "restart": {"type": "bool", "default": True},
-            "unit": {"type": "str", "default": "consul"},
-            "wait_s": {"type": "int", "default": 60},
         },
     )
     params = module.params
 
     def restart():
         module.run_command(["systemctl", "daemon-reload"], check_rc=True)
-        module.run_command(["systemctl", "restart", params["unit"]], check_rc=True)
+        module.run_command(["systemctl", "restart", "consul"], check_rc=True)
 
     agent = Agent(params["address"], params["management_token"])
     changed, warning = hand_over(agent)
     if warning:
         module.warn(warning)
-    if params["restart"] and not restarted(agent, restart, params["wait_s"]):
-        module.fail_json(msg=f"Consul on this VM has not heard of a leader {params['wait_s']} s after its restart")
+    if params["restart"] and not restarted(agent, restart, BACK_WITHIN_S):
+        module.fail_json(msg=f"Consul on this VM has not heard of a leader {BACK_WITHIN_S} s after its restart")
     module.exit_json(changed=changed or params["restart"])
 
 

@@ -20,6 +20,7 @@ import hashlib
 import json
 import select
 from collections.abc import Callable, Mapping
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -238,19 +239,17 @@ class ConsulPort:
 
     def kv_get(self, key: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, KvPair | None]:
         """See `Port.kv_get`."""
-        asked = self._asked_with(index, wait_s)
-        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.kv.get(key, **asked))
+        at, found = self._read(partial(self._consul.kv.get, key), index, wait_s)
         return at, _pair(found) if found else None
 
     def kv_list(self, prefix: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[KvPair, ...]]:
         """See `Port.kv_list`."""
-        asked = self._asked_with(index, wait_s)
-        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.kv.get(prefix, recurse=True, **asked))
+        at, found = self._read(partial(self._consul.kv.get, prefix, recurse=True), index, wait_s)
         return at, tuple(sorted((_pair(entry) for entry in found or ()), key=lambda pair: pair.key))
 
     def kv_keys(self, prefix: str) -> tuple[str, ...]:
         """See `Port.kv_keys`."""
-        _, found = self._read(0.0, lambda: self._consul.kv.get(prefix, keys=True, **self._asked_with(0, 0.0)))
+        _, found = self._read(partial(self._consul.kv.get, prefix, keys=True))
         return tuple(sorted(found or ()))
 
     def kv_put(self, key: str, value: bytes) -> None:
@@ -282,13 +281,12 @@ class ConsulPort:
 
     def checks(self, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Check, ...]]:
         """See `Port.checks`."""
-        mode, blocking = self._mode(index), _blocking(index, wait_s)
-        # health.state of python-consul2 has no argument for the mode.
-        params = [*blocking.items(), *([(mode, "1")] if mode != "default" else [])]
-        at, found = self._read(wait_s if index else 0.0, lambda: self._checks(params))
+        at, found = self._read(self._checks, index, wait_s)
         return at, tuple(sorted((_check(entry) for entry in found or ()), key=lambda c: (c.node, c.check_id)))
 
-    def _checks(self, params: list[tuple[str, Any]]) -> tuple[Any, Any]:
+    def _checks(self, *, consistency: str, **blocking: Any) -> tuple[Any, Any]:
+        # health.state of python-consul2 has no argument for the consistency.
+        params = [*blocking.items(), *([(consistency, "1")] if consistency != "default" else [])]
         answer = self._agent.get(_as_it_is, path="/v1/health/state/any", params=params)
         _raise_for(answer.code, answer.body)
         return answer.headers["X-Consul-Index"], json.loads(answer.body)
@@ -325,8 +323,7 @@ class ConsulPort:
 
     def session_list(self, node: str, *, index: int = 0, wait_s: float = 0.0) -> tuple[int, tuple[Session, ...]]:
         """See `Port.session_list`."""
-        asked = self._asked_with(index, wait_s)
-        at, found = self._read(wait_s if index else 0.0, lambda: self._consul.session.node(node, **asked))
+        at, found = self._read(partial(self._consul.session.node, node), index, wait_s)
         return at, tuple(_session(entry) for entry in found or ())
 
     def lock_acquire(self, key: str, value: bytes, session_id: str) -> bool:
@@ -430,26 +427,18 @@ class ConsulPort:
 
     # -- how the library is called ----------------------------------------------------------------------------------
 
-    def _mode(self, index: int) -> str:
-        """Return Consul's word for who may answer a read."""
-        if self._stale_reads:
-            return "stale"
-        return "default" if index else "consistent"
-
-    def _asked_with(self, index: int, wait_s: float) -> dict[str, Any]:
-        """Return the library's arguments of a read."""
-        return {"consistency": self._mode(index), **_blocking(index, wait_s)}
-
-    def _read(self, wait_s: float, ask: Callable[[], tuple[Any, Any]]) -> tuple[int, Any]:
-        """Ask for an indexed answer, waiting up to `wait_s` (0: not blocking)."""
+    def _read(self, ask: Callable[..., tuple[Any, Any]], index: int = 0, wait_s: float = 0.0) -> tuple[int, Any]:
+        """Call the library's `ask` for an indexed answer: of who may give it, and with an `index` waiting `wait_s`."""
+        consistency = "stale" if self._stale_reads else "default" if index else "consistent"
+        blocking = {"index": index, "wait": f"{max(1, round(wait_s * 1000))}ms"} if index else {}
 
         def read() -> tuple[Any, Any]:
-            answer = ask()
+            answer = ask(consistency=consistency, **blocking)
             if self._stale_reads and not self._agent.leader_known:
                 raise Unknown("the local Consul agent knows no leader, its copy may be old")
             return answer
 
-        at, found = self._ask(read, wait_s)
+        at, found = self._ask(read, wait_s if index else 0.0)
         return int(at or 0), found
 
     def _ask(self, ask: Callable[[], T], wait_s: float = 0.0) -> T:
@@ -511,11 +500,6 @@ class ConsulPort:
         response = send(_as_it_is, path=path, params=params, data=data)
         _raise_for(response.code, response.body, accept)
         return int(response.code), str(response.body)
-
-
-def _blocking(index: int, wait_s: float) -> dict[str, Any]:
-    """Return the library's arguments of a blocking query."""
-    return {"index": index, "wait": f"{max(1, round(wait_s * 1000))}ms"} if index else {}
 
 
 def _as_it_is(response: Any) -> Any:
