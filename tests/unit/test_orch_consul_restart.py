@@ -10,7 +10,7 @@ restart = module("orch_consul_restart")
 
 
 class Server:
-    """One of Consul's servers, and what was done to it. `leader` is what it knows after each look."""
+    """One of Consul's servers, and what was done to it. `committed` is what it says at one look after the other."""
 
     def __init__(self, *, leads: bool, committed: tuple[int, ...] = (7,), answers: bool = True) -> None:
         self._leads, self._answers = leads, answers

@@ -278,26 +278,21 @@ def _standby_of(case: Case) -> str | None:
     return known[0] if known else None
 
 
-def _lost_at(case: Case) -> float | None:
-    """Return when the standby's silence has lasted so long that it counts as lost; None while it is not silent."""
-    policy = case.at.policy.replication
-    return None if policy is None or case.since.silent is None else case.since.silent + policy.standby_lost_after_s
-
-
 def _is_lost(case: Case) -> bool:
-    over = _lost_at(case)
-    return over is not None and case.now >= over
+    """Say whether the standby's silence has lasted so long that it counts as lost, connected or not."""
+    policy, silent = case.at.policy.replication, case.since.silent
+    return policy is not None and silent is not None and case.now >= silent + policy.standby_lost_after_s
 
 
 def _lose_standby(case: Case, facts: ServerFacts, standby: str) -> Found:
-    policy, silent, over = case.at.policy.replication, case.since.silent, _lost_at(case)
-    if policy is None or silent is None or over is None:
+    policy, silent = case.at.policy.replication, case.since.silent
+    if policy is None or silent is None:
         return
-    why = f"{standby} has not acknowledged for {policy.standby_lost_after_s:g} s"
-    if facts.replicas == 0 and silent + GONE_AFTER_S < over:
-        over, why = silent + GONE_AFTER_S, f"{standby} has ended its connection"
-    if case.now < over:
-        yield Later(over)
+    after_s, why = policy.standby_lost_after_s, f"{standby} has not acknowledged for {policy.standby_lost_after_s:g} s"
+    if facts.replicas == 0 and after_s > GONE_AFTER_S:
+        after_s, why = GONE_AFTER_S, f"{standby} has ended its connection"
+    if case.now < silent + after_s:
+        yield Later(silent + after_s)
     else:
         yield _write_sync(case, facts, (case.view.vm,), why)
 
